@@ -1,0 +1,1 @@
+"""Jitted loops: no validation, no classes. The only files that import numba."""

@@ -1,0 +1,134 @@
+"""Frozen results: every number says what it is, how it was found and how far it may be off."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class NotApplicableError(ValueError):
+    """The method does not apply to this geometry; the message says why and what does."""
+
+
+class MemoryLimitError(ValueError):
+    """The work would need more memory than `memory_limit` allows; the message says how much."""
+
+
+class StopReason(enum.Enum):
+    """Why an iteration ended; the value is a sentence that names the remedy."""
+
+    DIRECT = "Computed directly; nothing was iterated."
+    CONVERGED = "The error bounds met `rtol`."
+    MAXITER = "`maxiter` was reached before the error bounds met `rtol`: raise `maxiter` or `rtol`."
+    STAGNATED = (
+        "The error bounds stopped shrinking above `rtol`: rounding errors allow no less. Raise `rtol`, "
+        "or pass float64 weights."
+    )
+    LIMIT = (
+        "The exact method needs more than `memory_limit` allows: raise `memory_limit`, or use a smaller "
+        "`input_shape`. The enclosure shown is what cheap means give."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingularTriplets:
+    """Singular triplets of a convolution operator: ``M right = value left``, ``M^T left = value right``.
+
+    Attributes
+    ----------
+    values : (k,) ndarray
+        Singular values, descending for the largest, ascending for the smallest; dimensionless.
+    left : (k, out_channels, *output_shape) ndarray
+        Unit left singular vectors.
+    right : (k, in_channels, *input_shape) ndarray
+        Unit right singular vectors.
+    residuals : (k,) ndarray
+        ``max(||M v - s u||, ||M^T u - s v||)``.
+    lower, upper : (k,) ndarray
+        Some singular value lies in each interval (residual theorem for the augmented symmetric matrix).
+    applications : int
+        Every use of M or M^T, seeds and residuals included.
+    method : str
+        The engine that found them.
+    stop_reason : StopReason
+        Why the engine stopped.
+    """
+
+    values: NDArray[np.floating]
+    left: NDArray[np.floating]
+    right: NDArray[np.floating]
+    residuals: NDArray[np.floating]
+    lower: NDArray[np.floating]
+    upper: NDArray[np.floating]
+    applications: int
+    method: str
+    stop_reason: StopReason
+
+    def to_xarray(self) -> xr.Dataset:
+        """Label the arrays: dimensions `rank`, channels and spatial axes."""
+        from spectral_conv.labels import label_triplets
+
+        return label_triplets(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enclosure:
+    """A number between two bounds, and the ground on which the bounds rest.
+
+    Attributes
+    ----------
+    lower, value, upper : float
+        ``lower <= value <= upper``; dimensionless.
+    basis : str
+        "theorem: <name>" (proved in exact arithmetic, with a margin for rounding) or "residual" (some
+        singular value lies in the interval; that it is the extreme one is not proved).
+    method : str
+        "dense", "lanczos", "factorized", "blocks", "symbol", or "bracket" where a limit was reached.
+    applications : int
+        Every use of M or M^T.
+    stop_reason : StopReason
+        Why the engine stopped.
+    """
+
+    lower: float
+    value: float
+    upper: float
+    basis: str
+    method: str
+    applications: int
+    stop_reason: StopReason = StopReason.DIRECT
+
+    def to_xarray(self) -> xr.Dataset:
+        """Label the numbers: dimension `end` for lower, value and upper."""
+        from spectral_conv.labels import label_enclosure
+
+        return label_enclosure(self)
+
+
+class NotConvergedError(RuntimeError):
+    """An iteration stopped early; `result` carries the best that was reached.
+
+    Attributes
+    ----------
+    result : SingularTriplets
+        What was reached, with its error bounds.
+    """
+
+    def __init__(self, result: SingularTriplets) -> None:
+        self.result = result
+        width = float(np.max(result.upper - result.lower))
+        super().__init__(
+            f"{result.stop_reason.value} Reached after {result.applications} applications: values "
+            f"{np.array2string(result.values[:4], precision=10)}, widest error interval {width:.1e}. "
+            "Pass on_failure='return' to get this result instead of the error."
+        )
+
+    def __reduce__(self) -> tuple[type[NotConvergedError], tuple[SingularTriplets]]:
+        return type(self), (self.result,)
