@@ -30,3 +30,7 @@ def _external(module: Any, name: str, arguments: int) -> types.ExternalFunction:
 
 dgemm = _external(cython_blas, "dgemm", 13)
 sgemm = _external(cython_blas, "sgemm", 13)
+dtrsm = _external(cython_blas, "dtrsm", 11)
+dlasq1 = _external(cython_lapack, "dlasq1", 5)
+dpbtrf = _external(cython_lapack, "dpbtrf", 6)
+zgesdd = _external(cython_lapack, "zgesdd", 15)

@@ -1,0 +1,356 @@
+"""A whole model: every convolution's exact extreme singular values beside what the FFT says."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from spectral_conv.models import ConvLayer, Model, read_model
+from spectral_conv.operator import ConvOperator
+from spectral_conv.report.dataset import layer_dataset
+from spectral_conv.report.document import layer_document
+from spectral_conv.report.progress import layer_bar
+from spectral_conv.report.record import NOT_ASKED, LayerReport
+from spectral_conv.results import Enclosure
+from spectral_conv.spectrum.triplets import smallest_singular_value, spectral_norm
+from spectral_conv.symbols import circulant_singular_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+Result = TypeVar("Result")
+SCHEMA = 1
+TIGHTEST_SMALLEST = 1e-9  # the smallest value is wanted at least this well, in units of the largest
+LIBRARIES = ("numpy", "scipy", "numba", "pyfftw")
+
+# What a layer may fail with and still be listed: a limit, no convergence, an overflow. Anything else is a
+# mistake in this package and is raised.
+FAILURES = (ValueError, RuntimeError, ArithmeticError, MemoryError, OSError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is computed for every layer, and how well.
+
+    Attributes
+    ----------
+    rtol : float
+        Wanted error of the largest singular value, relative to it.
+    smallest : bool
+        Whether the smallest singular value is wanted too.
+    memory_limit : int or None
+        Bytes that one layer may take; None for the package's own limit.
+    """
+
+    rtol: float = 1e-8
+    smallest: bool = True
+    memory_limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """The analysed convolutions of one model.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model.
+    reports : tuple of LayerReport
+        One per convolution, in the order of the model; layers that failed are among them, with the reason.
+    skipped : tuple of (str, str)
+        Name and reason of the tensors that were not taken as convolutions.
+    settings : Settings
+        What was asked for.
+    input_size : tuple of int or None
+        ``(channels, *spatial)`` of the model's input, where it was given.
+    """
+
+    model: str
+    reports: tuple[LayerReport, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+    settings: Settings = Settings()
+    input_size: tuple[int, ...] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every layer has all values that were asked for."""
+        return all(report.complete for report in self.reports)
+
+    @functools.cached_property
+    def dataset(self) -> xr.Dataset:
+        """The numbers over the dimension `layer`; NaN or an empty string where there is none."""
+        attributes = {"model": self.model, "schema": SCHEMA, "version": _version("spectral-conv")}
+        return layer_dataset(self.reports).assign_attrs(attributes)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per layer, the columns of `dataset`."""
+        return self.dataset.to_dataframe()
+
+    def document(self) -> dict[str, Any]:
+        """Plain data for JSON, as ``spectral-conv inspect --json`` prints it; no NaN, no Infinity."""
+        settings = self.settings
+        return {
+            "model": self.model,
+            "schema": SCHEMA,
+            "version": _version("spectral-conv"),
+            "libraries": {name: _version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
+            "settings": {
+                "input_size": None if self.input_size is None else list(self.input_size),
+                "rtol": settings.rtol,
+                "smallest": settings.smallest,
+                "memory_limit": settings.memory_limit,
+            },
+            "layers": [layer_document(report) for report in self.reports],
+            "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
+        }
+
+
+def inspect_model(
+    model: Model | str | os.PathLike[str] | Sequence[ConvOperator],
+    *,
+    input_size: Sequence[int] | None = None,
+    layers: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    memory_limit: int | None = None,
+    rtol: float = 1e-8,
+    smallest: bool = True,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> Inspection:
+    """Largest and smallest singular value of every convolution of a model, in float64.
+
+    Parameters
+    ----------
+    model : Model, path or sequence of ConvOperator
+        What to inspect; a path is read with `spectral_conv.models.read_model`.
+    input_size : sequence of int, optional
+        ``(channels, *spatial)`` of the model's input.
+    layers : path or dict, optional
+        A ``layers.json`` with the geometry that the file of weights does not tell.
+    memory_limit : int, optional
+        Bytes that one layer may take; a layer beyond it is reported with a bracket.
+    rtol : float
+        Wanted error relative to a layer's largest singular value; the smallest value is found to 1e-9 of it
+        or better, whatever `rtol`.
+    smallest : bool
+        Whether the smallest singular value is wanted.
+    executor : concurrent.futures.Executor, optional
+        Runs the layers, the costliest first; by default one after the other in this thread.
+    progress : bool
+        Show a bar on standard error where that is a terminal.
+
+    Returns
+    -------
+    Inspection
+        Every convolution in the order of the model. A layer that fails is in it with the reason.
+
+    Raises
+    ------
+    ValueError
+        The model cannot be read, or a parameter does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spectral_conv import ConvOperator
+    >>> inspection = inspect_model([ConvOperator(np.ones((3, 3, 1, 1)) / 9, (8, 8))])
+    >>> round(inspection.reports[0].sigma_max.value, 6), inspection.reports[0].circulant[0]
+    (0.922009, 1.0)
+    """
+    name, convolutions, skipped = _opened(model, input_size, layers)
+    settings = Settings(rtol=_checked_rtol(rtol), smallest=bool(smallest), memory_limit=memory_limit)
+    with layer_bar(len(convolutions), name, wanted=progress) as step:
+        if executor is None:
+            reports = []
+            for layer in convolutions:
+                reports.append(analyze_layer(layer, settings))
+                step()
+        else:
+            reports = _map_on_executor(executor, convolutions, settings, step)
+    return Inspection(
+        model=name,
+        reports=tuple(reports),
+        skipped=skipped,
+        settings=settings,
+        input_size=None if input_size is None else tuple(int(n) for n in input_size),
+    )
+
+
+def analyze_layer(layer: ConvLayer, settings: Settings) -> LayerReport:
+    """Analyse one layer: a pure function of picklable arguments, to be run anywhere.
+
+    Parameters
+    ----------
+    layer : ConvLayer
+        The layer; its weights are taken to float64.
+    settings : Settings
+        What is wanted.
+
+    Returns
+    -------
+    LayerReport
+        All that was found; a part that failed is None, with the reason beside it.
+
+    Examples
+    --------
+    >>> from spectral_conv import ConvOperator
+    >>> from spectral_conv.models import ConvLayer
+    >>> conv = ConvOperator([[[[2.0]]]], (4, 4))
+    >>> layer = ConvLayer(name="a", operator=conv, assumed=(), kernel_shape=(1, 1, 1, 1), layout="HWIO")
+    >>> analyze_layer(layer, Settings()).sigma_min.value
+    2.0
+    """
+    start = time.perf_counter()
+    conv = layer.operator
+    if conv.dtype != np.float64:
+        conv = conv.with_kernel(conv.kernel.astype(np.float64))
+    limit = settings.memory_limit
+    largest, largest_reason = _attempt(lambda: spectral_norm(conv, rtol=settings.rtol, memory_limit=limit))
+    least: Enclosure | None = None
+    least_reason: str | None = NOT_ASKED
+    if settings.smallest:
+        rtol = min(settings.rtol, TIGHTEST_SMALLEST)
+        least, least_reason = _attempt(lambda: smallest_singular_value(conv, rtol=rtol, memory_limit=limit))
+    circulant, circulant_reason = _attempt(lambda: _circulant_ends(conv))
+    return layer_record(
+        layer,
+        sigma_max=largest,
+        sigma_max_reason=largest_reason,
+        sigma_min=least,
+        sigma_min_reason=least_reason,
+        circulant=circulant,
+        circulant_reason=circulant_reason,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _attempt(compute: Callable[[], Result]) -> tuple[Result | None, str | None]:
+    try:
+        return compute(), None
+    except FAILURES as error:
+        return None, _reason(error)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return (
+            f"Out of memory ({error or 'no details'}): set a `memory_limit`, or use a smaller `input_size`."
+        )
+    return str(error) or type(error).__name__
+
+
+def _circulant_ends(conv: ConvOperator) -> tuple[float, float]:
+    values = circulant_singular_values(conv)
+    return float(values[..., 0].max()), float(values[..., -1].min())
+
+
+def layer_record(layer: ConvLayer, **found: Any) -> LayerReport:
+    """Return the record of a layer with its geometry, and what was `found` about it.
+
+    Examples
+    --------
+    >>> from spectral_conv import ConvOperator
+    >>> conv = ConvOperator([[[[2.0]]]], (4, 4))
+    >>> layer = ConvLayer(name="a", operator=conv, assumed=(), kernel_shape=(1, 1, 1, 1), layout="HWIO")
+    >>> layer_record(layer).output_shape
+    (1, 4, 4)
+    """
+    geometry = layer.operator.geometry
+    return LayerReport(
+        name=layer.name,
+        kernel_shape=tuple(layer.kernel_shape),
+        layout=layer.layout,
+        input_shape=(geometry.in_channels, *geometry.input_shape),
+        output_shape=(geometry.out_channels, *geometry.output_shape),
+        kernel_size=geometry.kernel_size,
+        stride=geometry.stride,
+        dilation=geometry.dilation,
+        padding=geometry.padding,
+        groups=geometry.groups,
+        padding_mode=geometry.padding_mode,
+        transposed=geometry.transposed,
+        assumed=tuple(layer.assumed),
+        **found,
+    )
+
+
+def _opened(
+    model: Any, input_size: Any, layers: Any
+) -> tuple[str, tuple[ConvLayer, ...], tuple[tuple[str, str], ...]]:
+    if isinstance(model, str | os.PathLike):
+        model = read_model(model, input_size=input_size, layers=layers)
+    elif input_size is not None or layers is not None:
+        raise ValueError(
+            "`input_size` and `layers` go with a path: a Model or a ConvOperator knows its geometry already."
+        )
+    if isinstance(model, Model):
+        return model.name, model.layers, tuple((entry.name, entry.reason) for entry in model.skipped)
+    if not isinstance(model, Sequence) or not all(isinstance(conv, ConvOperator) for conv in model):
+        raise ValueError(
+            "`model` must be a path, a Model or a sequence of ConvOperator; got "
+            f"{type(model).__name__}. Read a file with read_model(path), wrap one operator as [operator]."
+        )
+    wrapped = (
+        ConvLayer(
+            name=f"layer{i}", operator=conv, assumed=(), kernel_shape=conv.kernel.shape, layout=_hwio(conv)
+        )
+        for i, conv in enumerate(model)
+    )
+    return "operators", tuple(wrapped), ()
+
+
+def _hwio(conv: ConvOperator) -> str:
+    return {1: "WIO", 2: "HWIO", 3: "DHWIO"}[conv.geometry.ndim]
+
+
+def _checked_rtol(rtol: float) -> float:
+    if not 0.0 < rtol < 1.0:
+        raise ValueError(f"`rtol` must lie between 0 and 1; got {rtol!r}. The default is 1e-8.")
+    return float(rtol)
+
+
+def _map_on_executor(
+    executor: Executor, layers: Sequence[ConvLayer], settings: Settings, step: Callable[[], None]
+) -> list[LayerReport]:
+    # The costliest first: a long one that starts last would leave the other workers idle.
+    order = sorted(range(len(layers)), key=lambda i: _cost(layers[i].operator), reverse=True)
+    futures: dict[Future[LayerReport], int] = {
+        executor.submit(analyze_layer, layers[i], settings): i for i in order
+    }
+    reports: dict[int, LayerReport] = {}
+    for future in as_completed(futures):
+        i = futures[future]
+        try:
+            reports[i] = future.result()
+        except FAILURES as error:
+            # The worker itself died: its layer stays in the list, the others go on.
+            reason = _reason(error)
+            reports[i] = layer_record(
+                layers[i], sigma_max_reason=reason, sigma_min_reason=reason, circulant_reason=reason
+            )
+        step()
+    return [reports[i] for i in range(len(layers))]
+
+
+def _cost(conv: ConvOperator) -> float:
+    """Flops of a banded factorization of the smaller Gram matrix: what the smallest value costs at most."""
+    geometry = conv.geometry
+    rows, columns = geometry.shape
+    grid = geometry.output_shape if rows < columns else geometry.input_shape
+    side = min(rows, columns)
+    # Rows that one pixel and its farthest neighbour along the first axis lie apart.
+    band = geometry.dilation[0] * geometry.kernel_size[0] * side / grid[0]
+    return float(side * min(band, side) ** 2)
+
+
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
