@@ -100,14 +100,16 @@ def _tap_product_adjoint(tap, wide, row, shift, copy):
 if JIT:
 
     @njit(cache=True, nogil=True)
-    def _gemm(letter, size, a, b, beta, c):
-        one = np.ones(1, dtype=c.dtype)
-        no, m, n, k = letter[1:].ctypes, size.ctypes, size[1:].ctypes, size[2:].ctypes
+    def _gemm(letters, size, alpha, a, b, beta, c):
+        """Column-major ``c = alpha op(a) op(b) + beta c``; `size` holds m, n, k and the three leading dimensions."""
+        transa, transb, m, n, k = letters.ctypes, letters[1:].ctypes, size.ctypes, size[1:].ctypes, size[2:].ctypes
         lda, ldb, ldc = size[3:].ctypes, size[4:].ctypes, size[5:].ctypes
+        factor = np.array([alpha, beta], dtype=c.dtype)
+        one, two = factor.ctypes, factor[1:].ctypes
         if c.itemsize == 8:
-            dgemm(no, letter.ctypes, m, n, k, one.ctypes, a.ctypes, lda, b.ctypes, ldb, beta.ctypes, c.ctypes, ldc)
+            dgemm(transa, transb, m, n, k, one, a.ctypes, lda, b.ctypes, ldb, two, c.ctypes, ldc)
         else:
-            sgemm(no, letter.ctypes, m, n, k, one.ctypes, a.ctypes, lda, b.ctypes, ldb, beta.ctypes, c.ctypes, ldc)
+            sgemm(transa, transb, m, n, k, one, a.ctypes, lda, b.ctypes, ldb, two, c.ctypes, ldc)
 
     # A row-major (h, L) array is BLAS's column-major (L, h): wide^T (+)= copy^T tap.
     @njit(cache=True, nogil=True)
@@ -115,9 +117,8 @@ if JIT:
         m, h = tap.shape
         length = wide.shape[1]
         size = np.array([length, h, m, copy.shape[1], h, length], dtype=np.int32)
-        letter = np.array([84, 78], dtype=np.uint8)  # "T", "N"
-        beta = np.zeros(1, dtype=wide.dtype) if fresh else np.ones(1, dtype=wide.dtype)
-        _gemm(letter, size, copy[row, shift:], tap, beta, wide)
+        letters = np.array([78, 84], dtype=np.uint8)  # "N", "T"
+        _gemm(letters, size, 1.0, copy[row, shift:], tap, 0.0 if fresh else 1.0, wide)
 
     # copy^T += wide^T tap^T
     @njit(cache=True, nogil=True)
@@ -125,8 +126,8 @@ if JIT:
         m, h = tap.shape
         length = wide.shape[1]
         size = np.array([length, m, h, length, h, copy.shape[1]], dtype=np.int32)
-        letter = np.array([78, 78], dtype=np.uint8)
-        _gemm(letter, size, wide, tap, np.ones(1, dtype=wide.dtype), copy[row, shift:])
+        letters = np.array([78, 78], dtype=np.uint8)
+        _gemm(letters, size, 1.0, wide, tap, 1.0, copy[row, shift:])
 
 
 @njit(cache=True, nogil=True)
@@ -220,3 +221,106 @@ def adjoint(y, taps, row, shift, source1, source2, source3, loop, x):
             for t in range(count):
                 _tap_product_adjoint(taps[group, t], wide, row[t], shift[t], copy)
         unpad(copy, source1, source2, source3, x[group * g : (group + 1) * g])
+
+
+def _project_out(basis, block, coefficients):
+    product = basis @ block.T
+    block -= product.T @ basis
+    coefficients += product
+
+
+if JIT:
+
+    @njit(cache=True, nogil=True)
+    def _project_out(basis, block, coefficients):
+        """``block -= (basis block^T)^T basis`` for orthonormal rows `basis`; add the products to `coefficients`."""
+        j, n = basis.shape
+        b = block.shape[0]
+        product = np.empty((j, b))
+        size = np.array([b, j, n, n, n, b], dtype=np.int32)
+        _gemm(np.array([84, 78], dtype=np.uint8), size, 1.0, block, basis, 0.0, product)
+        size = np.array([n, b, j, n, b, n], dtype=np.int32)
+        _gemm(np.array([78, 84], dtype=np.uint8), size, -1.0, basis, product, 1.0, block)
+        coefficients += product
+
+
+@njit(cache=True, nogil=True)
+def _noise(state, x):
+    """Fill `x` with pseudo-random numbers; `state` ``(1,)`` int64 goes on to the next ones."""
+    for i in range(x.size):
+        state[0] = (state[0] * 1103515245 + 12345) % 2147483648
+        x[i] = state[0] / 1073741824.0 - 1.0
+
+
+@njit(cache=True, nogil=True)
+def orthonormalize(basis, block, state, coefficients, triangle):
+    """Orthonormalize the rows of `block` against `basis` and each other, twice.
+
+    On return ``old block = coefficients^T basis + triangle^T block``. A row that vanishes is replaced by a random
+    one, treated likewise, with a zero on the diagonal of `triangle`: an invariant subspace does not end the search.
+    """
+    b = block.shape[0]
+    coefficients[:] = 0.0
+    triangle[:] = 0.0
+    before = np.empty(b)
+    for i in range(b):
+        before[i] = np.linalg.norm(block[i])
+    for _ in range(2):
+        if basis.shape[0] > 0:
+            _project_out(basis, block, coefficients)
+    ignored = np.empty((basis.shape[0], 1))
+    for i in range(b):
+        for _ in range(2):
+            for other in range(i):
+                r = np.dot(block[other], block[i])
+                triangle[other, i] += r
+                block[i] -= r * block[other]
+        norm = np.linalg.norm(block[i])
+        if norm > 1e-14 * before[i]:
+            triangle[i, i] = norm
+            block[i] /= norm
+            # What cancellation left is orthogonal only after one more pass; the change is below rounding.
+            passes = 1 if norm < 1e-3 * before[i] else 0
+        else:
+            _noise(state, block[i])
+            passes = 3
+        for _ in range(passes):
+            if basis.shape[0] > 0:
+                _project_out(basis, block[i : i + 1], ignored)
+            for other in range(i):
+                block[i] -= np.dot(block[other], block[i]) * block[other]
+            block[i] /= np.linalg.norm(block[i])
+
+
+@njit(cache=True, nogil=True)
+def extend_bidiagonalization(
+    taps, row, shift, source1, source2, source3, loop, flip, x_shape, y_shape, right, left, projected, coupling,
+    state, start, stop,
+):  # fmt: skip
+    """Block Golub-Kahan-Lanczos from row `start` to `stop` with full reorthogonalization.
+
+    Rows of `right` and `left` are the bases V and U; `projected` is ``U M V^T``. On entry the block of rows from
+    `start` on stands in `right`; on return ``M^T U^T = V^T projected^T`` plus `coupling` times the block of rows
+    from `stop` on, for the last block of U only. With `flip` the roles of M and M^T are exchanged.
+    """
+    b = coupling.shape[0]
+    triangle = np.empty((b, b))
+    for j in range(start, stop, b):
+        for i in range(j, j + b):
+            x, y = right[i], left[i]
+            if flip:
+                adjoint(x.reshape(y_shape), taps, row, shift, source1, source2, source3, loop, y.reshape(x_shape))
+            else:
+                forward(x.reshape(x_shape), taps, row, shift, source1, source2, source3, loop, y.reshape(y_shape))
+        coefficients = np.empty((j, b))
+        orthonormalize(left[:j], left[j : j + b], state, coefficients, triangle)
+        projected[:j, j : j + b] = coefficients
+        projected[j : j + b, j : j + b] = triangle
+        for i in range(j, j + b):
+            y, x = left[i], right[i + b]
+            if flip:
+                forward(y.reshape(x_shape), taps, row, shift, source1, source2, source3, loop, x.reshape(y_shape))
+            else:
+                adjoint(y.reshape(y_shape), taps, row, shift, source1, source2, source3, loop, x.reshape(x_shape))
+        coefficients = np.empty((j + b, b))
+        orthonormalize(right[: j + b], right[j + b : j + 2 * b], state, coefficients, coupling)

@@ -131,12 +131,17 @@ def interleaved_values(matrices, index, values):
     """Singular values, descending, of ``matrices[index]`` (..., m, n) into `values` (len(index), min(m, n))."""
     m, n = matrices.shape[1:]
     p, q = max(m, n), min(m, n)
-    re, im = np.zeros((p, q, LANES)), np.zeros((p, q, LANES))
-    diagonal, upper = np.empty((q, LANES)), np.zeros((q, LANES))
+    lanes = LANES
+    re, im = np.zeros((p, q, lanes)), np.zeros((p, q, lanes))
+    diagonal, upper = np.empty((q, lanes)), np.zeros((q, lanes))
     d, e = np.empty(q), np.zeros(q)
     failures = 0
     for start in range(0, index.size, LANES):
         count = min(LANES, index.size - start)
+        if count < lanes - 7:  # the last matrices fill fewer vector registers
+            lanes = (count + 7) // 8 * 8
+            re, im = np.zeros((p, q, lanes)), np.zeros((p, q, lanes))
+            diagonal, upper = np.empty((q, lanes)), np.zeros((q, lanes))
         for lane in range(count):
             matrix = matrices[index[start + lane]]
             for i in range(m):

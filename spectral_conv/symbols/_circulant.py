@@ -23,8 +23,8 @@ from spectral_conv.symbols._transform import (
     require_symbol,
 )
 
-# Symbols held at one time per thread.
-_BOX_BYTES = 8 << 20
+# Symbols held at one time per thread; enough boxes that threads finish together, none too small to be worth it.
+_MOST_BYTES, _LEAST_BYTES, _BOXES = 8 << 20, 64 << 10, 8
 # Up to this many entries the interleaved bidiagonalization beats LAPACK (measured: 10.8 against 20.4 us at
 # 16 x 16, 53 against 71 at 32 x 32, 322 against 295 at 64 x 64).
 _INTERLEAVED_ENTRIES = 2048
@@ -175,7 +175,9 @@ def circulant_singular_values(conv: ConvOperator, grid: int | Sequence[int] | No
         part[index] = values
         half[(box.group, *box.slices)] = part.reshape(*matrices.shape[:-2], rank)
 
-    run_parallel(analyze, boxes(geometry, half_grid(sizes), 16 * rows * h, _BOX_BYTES))
+    entry = 16 * rows * h
+    limit = min(_MOST_BYTES, max(_LEAST_BYTES, entry * math.prod(half_grid(sizes)) // _BOXES))
+    run_parallel(analyze, boxes(geometry, half_grid(sizes), entry, limit))
     return _unfold(half, sizes) * scale
 
 

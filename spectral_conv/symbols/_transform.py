@@ -107,13 +107,6 @@ def evaluate_box(
     return _contract(taps, factors[:-1], lambda partial: _last_axis_by_phases(factors[-1], partial))
 
 
-def evaluate_at(geometry: ConvGeometry, taps: NDArray[np.floating], t: NDArray[np.floating]) -> Complex:
-    """Symbol at one frequency `t` (axes,) of the coarse grid, on it or between, shape ``(residues * g, h)``."""
-    factors = [phases(axis, t[i : i + 1]) for i, axis in enumerate(geometry.axes)]
-    values = _contract(taps, factors[:-1], lambda partial: _last_axis_by_phases(factors[-1], partial))
-    return values.reshape(values.shape[-2:])
-
-
 def _contract(
     taps: NDArray[np.floating], factors: list[Complex], last_axis: Callable[[NDArray[np.generic]], Complex]
 ) -> Complex:

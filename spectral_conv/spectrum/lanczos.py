@@ -1,0 +1,144 @@
+"""Block Golub-Kahan-Lanczos with full reorthogonalization and thick restart, for the largest triplets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectral_conv._kernels import convolution
+from spectral_conv._threads import serial_blas
+from spectral_conv.operator import ConvOperator
+from spectral_conv.results import NotApplicableError, SingularTriplets, StopReason
+from spectral_conv.spectrum.seeds import right_seeds
+from spectral_conv.spectrum.verify import checked_triplets
+
+# Rows of each basis between restarts, unless more triplets are wanted or memory is short.
+_BASIS = 32
+# Block steps between two looks at the Ritz values.
+_STEPS = 4
+# The iteration aims below the tolerance, because the residuals are computed afresh at the end.
+_SAFETY = 0.4
+
+
+def largest_triplets(
+    conv: ConvOperator,
+    k: int,
+    *,
+    tolerance: float,
+    start: NDArray[np.floating] | None,
+    maxiter: int,
+    rng: np.random.Generator,
+    memory_limit: float,
+) -> SingularTriplets:
+    """Find the `k` largest triplets of an operator with one group until each residual is at most `tolerance`.
+
+    `tolerance` is relative to the largest value. The bases hold the smaller side of M on the right, so that the
+    iteration works with M^T where M is wide.
+
+    References
+    ----------
+    J. Baglama, L. Reichel, "Restarted block Lanczos bidiagonalization methods", Numer. Algorithms 43 (2006).
+    """
+    rows, columns = conv.shape
+    flip = columns > rows
+    seeds = right_seeds(conv, rng) if start is None else start
+    applications = 0
+    if (start is None) and flip != conv.geometry.transposed:
+        # Seeds live on the input side of the plain convolution: carry them to the side of the right basis.
+        apply = conv.rmatvec if conv.geometry.transposed else conv.matvec
+        seeds = np.stack([apply(seed) for seed in seeds])
+        applications += len(seeds)
+    elif start is not None and flip:
+        seeds = np.stack([conv.matvec(seed) for seed in seeds])
+        applications += len(seeds)
+    basis = _Basis(conv, k, seeds, flip, rng, memory_limit)
+    reason = StopReason.MAXITER
+    while applications + 2 * basis.block <= maxiter:
+        applications += basis.extend(maxiter - applications)
+        values, residuals = basis.ritz()
+        if np.all(residuals[:k] <= _SAFETY * tolerance * values[0]):
+            reason = StopReason.CONVERGED
+            break
+        if np.all(residuals[:k] <= 1e-15 * values[0]):
+            reason = StopReason.STAGNATED
+            break
+        basis.restart(k)
+    return checked_triplets(
+        conv, basis.vectors(k), applications, "lanczos", tolerance=tolerance, reason=reason, transposed=flip
+    )
+
+
+class _Basis:
+    """The two orthonormal bases, the projected operator, and what thick restart keeps of them."""
+
+    def __init__(
+        self,
+        conv: ConvOperator,
+        k: int,
+        seeds: NDArray[np.floating],
+        flip: bool,
+        rng: np.random.Generator,
+        memory_limit: float,
+    ) -> None:
+        small, large = sorted(conv.shape)
+        self.block = b = len(seeds)
+        affordable = int(memory_limit / (8 * (small + large)))
+        size = min(max(_BASIS, 2 * k + 3 * b), affordable - b, small - b) // b * b
+        if size < k + 2 * b:
+            raise NotApplicableError(
+                f"Lanczos needs a basis of at least {k + 3 * b} vectors; {small} singular values and the memory limit "
+                f"leave room for {max(0, size)}. Use method='dense', or raise `memory_limit`."
+            )
+        self._size = size
+        self._right, self._left = np.zeros((size + b, small)), np.zeros((size, large))
+        self._projected, self._coupling = np.zeros((size, size)), np.zeros((b, b))
+        self._state = rng.integers(1, 2**31, size=1)
+        plan = conv.plan(np.float64)
+        shapes: tuple[tuple[int, ...], ...] = (plan.input_shape, plan.output_shape)
+        # The kernels know the plain convolution; its adjoint stands for M where exactly one of the two holds.
+        backwards = flip != conv.geometry.transposed
+        self._plan = (plan.taps, plan.row, plan.shift, *plan.sources, plan.loop, backwards, *shapes)
+        self._filled = 0
+        self._right[:b] = seeds
+        empty = self._right[:0]
+        convolution.orthonormalize(empty, self._right[:b], self._state, np.zeros((0, b)), np.zeros((b, b)))
+
+    def extend(self, applications: int) -> int:
+        """Extend the bases as far as memory and `applications` allow; return the applications used."""
+        steps = min(_STEPS, (self._size - self._filled) // self.block, applications // (2 * self.block))
+        stop = self._filled + steps * self.block
+        with serial_blas():
+            convolution.extend_bidiagonalization(
+                *self._plan, self._right, self._left, self._projected, self._coupling,
+                self._state, self._filled, stop,
+            )  # fmt: skip
+        used = 2 * (stop - self._filled)
+        self._filled = stop
+        return used
+
+    def ritz(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Ritz values, descending, and the residuals of their triplets."""
+        n = self._filled
+        left, values, right = np.linalg.svd(self._projected[:n, :n])
+        self._ritz: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] = (left, values, right.T)
+        # M^T u - s v lies in the next block only, with the coupling to the last block of u.
+        return values, np.linalg.norm(self._coupling @ left[n - self.block :], axis=0)
+
+    def restart(self, k: int) -> None:
+        """Where the bases are full, keep the best Ritz vectors and the next block, and forget the rest."""
+        n, b = self._filled, self.block
+        if n + b <= self._size:
+            return
+        left, values, right = self._ritz
+        keep = min(k + 2 * b + (n - k) // 4, n - b) // b * b
+        self._right[:keep], self._left[:keep] = right[:, :keep].T @ self._right[:n], left[:, :keep].T @ self._left[:n]
+        self._right[keep : keep + b] = self._right[n : n + b].copy()
+        self._projected[:] = 0
+        self._projected[range(keep), range(keep)] = values[:keep]
+        self._filled = keep
+
+    def vectors(self, k: int) -> NDArray[np.floating]:
+        """The `k` best right Ritz vectors, as rows."""
+        return np.asarray(self._ritz[2][:, :k].T @ self._right[: self._filled])

@@ -1,0 +1,76 @@
+"""From approximate vectors to triplets whose residuals were computed afresh on the operator itself."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectral_conv.operator import ConvOperator
+from spectral_conv.results import SingularTriplets, StopReason
+
+EPS = float(np.finfo(np.float64).eps)
+# Rounding of a residual and of a value, in units of eps times the largest value.
+_ROUNDING = 8
+
+
+def checked_triplets(
+    conv: ConvOperator,
+    vectors: NDArray[np.floating],
+    applications: int,
+    method: str,
+    *,
+    tolerance: float,
+    reason: StopReason,
+    transposed: bool,
+) -> SingularTriplets:
+    """Form triplets from rows of unit right vectors (`transposed`: left vectors) and measure their residuals."""
+    forward, backward = (conv.rmatvec, conv.matvec) if transposed else (conv.matvec, conv.rmatvec)
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    images = np.stack([forward(x) for x in vectors])
+    values = np.linalg.norm(images, axis=1)
+    images /= np.where(values > 0, values, 1.0)[:, None]
+    back = np.stack([backward(y) for y in images])
+    residuals = np.linalg.norm(back - values[:, None] * vectors, axis=1)
+    left, right = (vectors, images) if transposed else (images, vectors)
+    return assemble_triplets(
+        conv,
+        values,
+        left,
+        right,
+        residuals,
+        applications + 2 * len(values),
+        method,
+        tolerance=tolerance,
+        reason=reason,
+        largest=float(values.max(initial=0.0)),
+    )
+
+
+def assemble_triplets(
+    conv: ConvOperator,
+    values: NDArray[np.floating],
+    left: NDArray[np.floating],
+    right: NDArray[np.floating],
+    residuals: NDArray[np.floating],
+    applications: int,
+    method: str,
+    *,
+    tolerance: float,
+    reason: StopReason,
+    largest: float,
+) -> SingularTriplets:
+    """Shape the vectors and bound the error: some singular value lies within the residual of each value."""
+    error = residuals + _ROUNDING * EPS * largest
+    if reason is StopReason.CONVERGED and np.any(2 * error > 2 * tolerance * largest):
+        reason = StopReason.STAGNATED
+    return SingularTriplets(
+        values=values,
+        left=left.reshape(-1, conv.out_channels, *conv.output_shape),
+        right=right.reshape(-1, conv.in_channels, *conv.input_shape),
+        residuals=residuals,
+        lower=np.maximum(values - error, 0.0),
+        upper=values + error,
+        applications=applications,
+        method=method,
+        stop_reason=reason,
+    )
