@@ -1,8 +1,8 @@
 """The command line: parse, call, print.
 
-Results go to standard output, progress and warnings to standard error. Exit code 0: fine; 1: a layer did not
-converge or reached a limit; 2: usage or unreadable input. What takes time to import is imported by the command
-that needs it, so that ``spectral-conv --help`` answers at once.
+Results go to standard output, progress and warnings to standard error. Exit code 0: fine; 1: a layer did
+not converge or reached a limit; 2: usage or unreadable input. What takes time to import is imported by the
+command that needs it, so that ``spectral-conv --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -54,17 +54,21 @@ def main() -> None:
     app()
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"spectral-conv {version('spectral-conv')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and stop.", is_eager=True)
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"spectral-conv {installed('spectral-conv')}")
-        raise typer.Exit
+    """Options before the command."""
 
 
 @app.command()
@@ -94,13 +98,13 @@ def inspect(
     For every convolution of a file: the largest and smallest singular value of the layer with its own padding
     and input size, and how far the circular estimate of the FFT is from them.
     """
-    size = _parse_size(input_size)
     from dataclasses import replace
 
     from spectral_conv.inspection import inspect_model
 
+    size = _parse_size(input_size)
     with _one_message():
-        # Every file is opened before the first is analysed: a bad one is told at once, with nothing half done.
+        # Every file is opened before the first is analysed: a bad one is told at once, nothing is half done.
         models = [_selected(_read(path, size, layers), select) for path in files]
     inspections = []
     for model in models:
@@ -215,7 +219,7 @@ def _selected(model: Model, pattern: str | None) -> Model:
         names = [layer.name for layer in model.layers]
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         raise ValueError(
-            f"`--select` matches no layer of {model.name}; got {pattern!r}. Its layers are {shown}."
+            f"`--select` must match a layer of {model.name}; got {pattern!r}. Its layers are {shown}."
         )
     return replace(model, layers=chosen)
 
@@ -225,7 +229,7 @@ def _parse_size(text: str | None) -> tuple[int, ...] | None:
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8}){1,3}", text.strip().lower()):
         raise typer.BadParameter(
-            f"`--input-size` must be channels and one to three sizes joined by x, such as 3x32x32; got {text!r}."
+            f"`--input-size` must be channels and one to three sizes, such as 3x32x32; got {text!r}."
         )
     return tuple(int(number) for number in text.strip().lower().split("x"))
 

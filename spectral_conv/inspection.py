@@ -73,6 +73,13 @@ class Inspection:
         What was asked for.
     input_size : tuple of int or None
         ``(channels, *spatial)`` of the model's input, where it was given.
+
+    Examples
+    --------
+    >>> from spectral_conv import ConvOperator
+    >>> inspection = inspect_model([ConvOperator([[[[2.0]]]], (4, 4)), ConvOperator([[[[3.0]]]], (4, 4))])
+    >>> inspection.dataset["sigma_max"].values
+    array([2., 3.])
     """
 
     model: str

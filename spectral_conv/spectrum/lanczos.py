@@ -22,6 +22,11 @@ _STEPS = 4
 _SAFETY = 0.4
 
 
+def lanczos_bytes(conv: ConvOperator, k: int) -> int:
+    """Least memory of the two bases, blocks of four assumed."""
+    return 8 * sum(conv.shape) * (k + 16)
+
+
 def largest_triplets(
     conv: ConvOperator,
     k: int,

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_conv.operator import ConvOperator
-from spectral_conv.symbols._peaks import SymbolPeak, symbol_peaks
+from spectral_conv.spectrum.waves import input_wave, sine_window
+from spectral_conv.symbols._peaks import symbol_peaks
 from spectral_conv.symbols._transform import group_taps
 
 # Random part of a seed: a start that is orthogonal to the sought vector by symmetry would never find it.
@@ -30,10 +31,11 @@ def right_seeds(conv: ConvOperator, rng: np.random.Generator) -> NDArray[np.floa
     """
     geometry = conv.geometry
     peaks = symbol_peaks(geometry, group_taps(geometry, conv.plain_kernel, 0))
+    window = sine_window(conv)
     seeds: list[NDArray[np.floating]] = []
     for peak in peaks:
         if peak.value >= _CLOSE_PEAKS * peaks[0].value:
-            wave = windowed_wave(conv, peak)
+            wave = window * input_wave(conv, peak.frequency, peak.vector)
             seeds += [wave.real.ravel(), wave.imag.ravel()]
     rows = np.stack(seeds)
     noise = rng.standard_normal(rows.shape)
@@ -41,16 +43,3 @@ def right_seeds(conv: ConvOperator, rng: np.random.Generator) -> NDArray[np.floa
     # The imaginary part vanishes where w0 = -w0; noise then takes its place.
     share = np.where(size > 1e-8 * size.max(), _RANDOM_SHARE * size, 1.0)
     return np.asarray(rows + share * noise / np.linalg.norm(noise, axis=1, keepdims=True))
-
-
-def windowed_wave(conv: ConvOperator, peak: SymbolPeak) -> NDArray[np.complexfloating]:
-    """Circulant right singular vector of a peak under the sine window, shape ``(channels, *inputs)``."""
-    axes = conv.geometry.axes
-    result = np.moveaxis(peak.vector.reshape(*(axis.stride for axis in axes), -1), -1, 0)
-    for i, (axis, t) in enumerate(zip(axes, peak.frequency, strict=True)):
-        n = np.arange(axis.inputs)
-        m, p = np.divmod(n + axis.before, axis.stride)  # padded position = m * stride + residue
-        window = np.sin(np.pi * (n + 1) / (axis.inputs + 1))
-        result = np.take(result, p, axis=1 + i)
-        result = result * (np.exp(1j * t * m) * window).reshape(-1, *(1,) * (len(axes) - 1 - i))
-    return result

@@ -74,3 +74,30 @@ def assemble_triplets(
         method=method,
         stop_reason=reason,
     )
+
+
+def direct_triplets(
+    conv: ConvOperator,
+    values: NDArray[np.floating],
+    left: NDArray[np.floating],
+    right: NDArray[np.floating],
+    margin: float,
+    method: str,
+) -> SingularTriplets:
+    """Wrap triplets of a direct method, each value right to `margin`; the residuals are measured all the same."""
+    u, v = left.reshape(len(values), -1), right.reshape(len(values), -1)
+    images, back = np.stack([conv.matvec(x) for x in v]), np.stack([conv.rmatvec(y) for y in u])
+    residuals = np.maximum(
+        np.linalg.norm(images - values[:, None] * u, axis=1), np.linalg.norm(back - values[:, None] * v, axis=1)
+    )
+    return SingularTriplets(
+        values=values,
+        left=u.reshape(-1, conv.out_channels, *conv.output_shape),
+        right=v.reshape(-1, conv.in_channels, *conv.input_shape),
+        residuals=residuals,
+        lower=np.maximum(values - margin, 0.0),
+        upper=values + margin,
+        applications=0,
+        method=method,
+        stop_reason=StopReason.DIRECT,
+    )
