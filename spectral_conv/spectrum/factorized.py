@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,11 +62,18 @@ def smallest_triplets(
     G. H. Golub, R. Underwood, "The block Lanczos method for computing eigenvalues", in Mathematical Software III
     (1977).
     """
+    with serial_blas():
+        return _search_smallest(conv, k, tolerance, largest, maxiter, rng)
+
+
+def _search_smallest(
+    conv: ConvOperator, k: int, tolerance: float, largest: float, maxiter: int, rng: np.random.Generator
+) -> SingularTriplets:
     table = _smaller_gram(conv)
     outer_side = table.outer != conv.geometry.transposed  # whether A is M M^T of the layer itself
     inverse = _ShiftedInverse(conv, table)
     forward, backward = (conv.rmatvec, conv.matvec) if outer_side else (conv.matvec, conv.rmatvec)
-    search = _Search(inverse, forward, table.size, k, rng)
+    search = _Search(inverse, forward, (max(conv.shape), table.size), k, rng)
     target = tolerance * largest
     best, reason = None, StopReason.MAXITER
     previous = np.full(k, np.inf)
@@ -111,17 +120,16 @@ class _ShiftedInverse:
         axes = [axis.outputs if table.outer else axis.inputs for axis in conv.geometry.axes]
         self._shape = (table.channels, *axes)
         self._permutation = (*(1 + axis for axis in table.order), 0)
-        with serial_blas():
-            blocks = table.blocks(conv.plain_kernel.astype(np.float64, copy=False))
-            self._band = np.empty((table.size, table.bandwidth + 1))
-            shift, growth = 0.0, 1.0
-            for _ in range(_SHIFT_ATTEMPTS):
-                _assemble(table, blocks, self._band)
-                shift = growth * _SHIFT * EPS * float(banded.largest_column_sum(self._band))
-                self._band[:, 0] += shift
-                if banded.factor(self._band) == 0:
-                    return
-                growth *= _SHIFT_GROWTH
+        blocks = table.blocks(conv.plain_kernel.astype(np.float64, copy=False))
+        self._band = np.empty((table.size, table.bandwidth + 1))
+        shift, growth = 0.0, 1.0
+        for _ in range(_SHIFT_ATTEMPTS):
+            _assemble(table, blocks, self._band)
+            shift = growth * _SHIFT * EPS * float(banded.largest_column_sum(self._band))
+            self._band[:, 0] += shift
+            if banded.factor(self._band) == 0:
+                return
+            growth *= _SHIFT_GROWTH
         raise np.linalg.LinAlgError(
             f"The Gram matrix of order {table.size} could not be factored even with a shift of {shift:.1e}; this "
             "should not happen. Please report the layer."
@@ -129,15 +137,12 @@ class _ShiftedInverse:
 
     def __call__(self, rows: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the solutions for the rows as right-hand sides."""
-        count, ndim = len(rows), len(self._shape)
+        count = len(rows)
         order = (0, *(1 + axis for axis in self._permutation))
         ordered = np.ascontiguousarray(rows.reshape(count, *self._shape).transpose(order))
         flat = ordered.reshape(count, -1)
-        with serial_blas():
-            banded.solve(self._band, flat)
-        back = np.argsort(order)
-        assert len(back) == ndim + 1
-        return np.ascontiguousarray(flat.reshape(ordered.shape).transpose(back)).reshape(count, -1)
+        banded.solve(self._band, flat)
+        return np.ascontiguousarray(flat.reshape(ordered.shape).transpose(np.argsort(order))).reshape(count, -1)
 
 
 def _assemble(table: GramTable, blocks: NDArray[np.floating], band: NDArray[np.floating]) -> None:
@@ -162,45 +167,54 @@ class _Pairs:
 class _Search:
     """A growing Krylov basis of the inverse, and Ritz values of M on it."""
 
-    def __init__(self, inverse: _ShiftedInverse, forward, size: int, k: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        inverse: _ShiftedInverse,
+        forward: Callable[[NDArray[Any]], NDArray[Any]],
+        shape: tuple[int, int],
+        k: int,
+        rng: np.random.Generator,
+    ) -> None:
+        image_size, size = shape
         self._inverse, self._forward, self._k = inverse, forward, k
         self._size = size
         self._state = rng.integers(1, 2**31, size=1)
         self._block = min(max(_BLOCK, k), size)
         self._next = rng.standard_normal((self._block, size))
         self._basis = np.empty((0, size))
-        self._images: NDArray[np.floating] = np.empty((0, 0))
+        # The images M x of the basis, orthonormalized, and the triangle that goes with them.
+        self._images = np.empty((0, image_size))
+        self._triangle = np.zeros((0, 0))
         self.applications = 0
 
     def extend(self) -> bool:
         """Add one block to the basis; return whether the basis now spans everything."""
-        room = self._size - len(self._basis)
-        block = np.ascontiguousarray(self._next[: min(room, self._block)])
-        coefficients, triangle = np.empty((len(self._basis), len(block))), np.empty((len(block),) * 2)
-        convolution.orthonormalize(self._basis, block, self._state, coefficients, triangle)
+        block = np.ascontiguousarray(self._next[: self._size - len(self._basis)])
+        convolution.orthonormalize(self._basis, block, self._state, *_coefficients(self._basis, block))
         images = np.stack([self._forward(row) for row in block])
         self.applications += len(block)
+        above, corner = _coefficients(self._images, images)
+        convolution.orthonormalize(self._images, images, self._state, above, corner)
         self._basis = np.concatenate([self._basis, block])
-        self._images = np.concatenate([self._images.reshape(-1, images.shape[1]), images])
+        self._images = np.concatenate([self._images, images])
+        self._triangle = np.block([[self._triangle, above], [np.zeros((len(block), len(above))), corner]])
         if len(self._basis) < self._size:
             self._next = self._inverse(block)
         return len(self._basis) == self._size
 
     def ritz_values(self) -> NDArray[np.floating]:
         """Return the smallest `k` values of ``||M x||`` over the basis, ascending."""
-        # The triangle of a QR decomposition has the singular values of the tall matrix of images.
-        triangle = np.linalg.qr(self._images.T, mode="r")
-        _, values, rotation = np.linalg.svd(triangle)
+        _, values, rotation = np.linalg.svd(self._triangle)
         self._rotation = rotation[::-1][: self._k]
         return np.asarray(values[::-1][: self._k])
 
-    def triplets(self, backward, largest: float) -> _Pairs:
+    def triplets(self, backward: Callable[[NDArray[Any]], NDArray[Any]], largest: float) -> _Pairs:
         """Form triplets from the Ritz vectors, improve the far vectors, and measure the residuals."""
         near = self._rotation @ self._basis
         near /= np.linalg.norm(near, axis=1, keepdims=True)
         images = np.stack([self._forward(v) for v in near])
         values = np.linalg.norm(images, axis=1)
-        far = _orthonormal_rows(images, largest)
+        far = _unit_rows(images, largest)
         # M v / s carries rounding errors of eps * largest / s; one step of M^T u = s v, solved through the normal
         # equations, takes them out of every direction that matters.
         for _ in range(2):
@@ -218,10 +232,15 @@ class _Search:
         return _Pairs(values=values, near=near, far=far, residuals=residuals)
 
 
-def _orthonormal_rows(images: NDArray[np.floating], largest: float) -> NDArray[np.floating]:
+def _coefficients(
+    basis: NDArray[np.floating], block: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    return np.empty((len(basis), len(block))), np.empty((len(block), len(block)))
+
+
+def _unit_rows(images: NDArray[np.floating], largest: float) -> NDArray[np.floating]:
     """Unit vectors along the images; where an image is pure rounding, any unit vector does."""
-    norms = np.linalg.norm(images, axis=1, keepdims=True)
     noise = np.random.default_rng(0).standard_normal(images.shape)
-    return np.asarray(np.where(norms > EPS * largest, images, noise) / np.where(
-        norms > EPS * largest, norms, np.linalg.norm(noise, axis=1, keepdims=True)
-    ))
+    rounding = np.linalg.norm(images, axis=1, keepdims=True) <= EPS * largest
+    rows = np.where(rounding, noise, images)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
