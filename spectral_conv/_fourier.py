@@ -32,7 +32,8 @@ class FourierPlan:
         self._channels = geometry.plain_channels
         self._size = [transform_length(axis) for axis in self._axes]
         spread = np.zeros(
-            tuple(axis.dilation * (axis.kernel - 1) + 1 for axis in self._axes) + kernel.shape[-2:], kernel.dtype
+            tuple(axis.dilation * (axis.kernel - 1) + 1 for axis in self._axes) + kernel.shape[-2:],
+            kernel.dtype,
         )
         spread[tuple(slice(None, None, axis.dilation) for axis in self._axes)] = kernel
         g, h = kernel.shape[-2], kernel.shape[-1] // self._groups
@@ -58,7 +59,9 @@ class FourierPlan:
         convolution.unpad(padded.reshape(x.shape[0], -1), *self._sources(), _three(x, 1))
         return x
 
-    def _filter(self, x: NDArray[np.floating], hat: NDArray[np.complexfloating], channels: int) -> NDArray:
+    def _filter(
+        self, x: NDArray[np.floating], hat: NDArray[np.complexfloating], channels: int
+    ) -> NDArray[np.floating]:
         spatial = range(1, x.ndim)
         X = scipy.fft.rfftn(x, self._size, axes=spatial)
         X = X.reshape(self._groups, -1, *X.shape[1:])

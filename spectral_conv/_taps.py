@@ -133,4 +133,8 @@ def _residues(axis: Axis) -> tuple[Indices, Indices, Indices]:
     source = np.full(positions * axis.stride, NOTHING)
     source[: axis.padded] = axis.source
     tap = np.arange(axis.kernel) * axis.dilation
-    return np.ascontiguousarray(source.reshape(positions, axis.stride).T), tap % axis.stride, tap // axis.stride
+    return (
+        np.ascontiguousarray(source.reshape(positions, axis.stride).T),
+        tap % axis.stride,
+        tap // axis.stride,
+    )

@@ -7,20 +7,19 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import numpy as np
-import scipy.linalg.cython_blas  # loads the second BLAS library, so that both are limited
 from threadpoolctl import ThreadpoolController
 
 from spectral_conv._kernels.threads import numba_threads
-
-assert np.linalg is not None
-assert scipy.linalg.cython_blas is not None
 
 T = TypeVar("T")
 
 
 @functools.cache
 def _controller() -> ThreadpoolController:
+    # NumPy and SciPy bring a BLAS library each; both must be loaded to be found.
+    import numpy.linalg  # noqa: F401
+    import scipy.linalg.cython_blas  # noqa: F401
+
     return ThreadpoolController()
 
 

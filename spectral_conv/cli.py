@@ -80,15 +80,11 @@ def inspect(
         str | None,
         typer.Option(metavar="PATTERN", help="Only layers whose name has this part, or matches this glob."),
     ] = None,
-    rtol: Annotated[
-        float, typer.Option(help="Wanted error, relative to a layer's largest singular value.")
-    ] = 1e-8,
+    rtol: Annotated[float, typer.Option(help="Wanted error, relative to a layer's largest singular value.")] = 1e-8,
     memory_limit: Annotated[
         float | None, typer.Option(metavar="GB", help="Memory that one layer may take, in gigabytes.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
     largest_only: Annotated[
         bool, typer.Option("--largest-only", help="Leave the smallest singular values out.")
     ] = False,
@@ -166,9 +162,7 @@ def demo() -> None:
 
     with as_file(files("spectral_conv") / "data") as folder:
         about = json.loads((folder / "digits.layers.json").read_text(encoding="utf-8"))
-        inspection = inspect_model(
-            folder / "digits.safetensors", layers=folder / "digits.layers.json", progress=True
-        )
+        inspection = inspect_model(folder / "digits.safetensors", layers=folder / "digits.layers.json", progress=True)
     console = _console()
     console.print(
         f"A network for handwritten digits ({about['accuracy']:.1%} right): the singular values of its "
@@ -218,9 +212,7 @@ def _selected(model: Model, pattern: str | None) -> Model:
     if not chosen:
         names = [layer.name for layer in model.layers]
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        raise ValueError(
-            f"`--select` must match a layer of {model.name}; got {pattern!r}. Its layers are {shown}."
-        )
+        raise ValueError(f"`--select` must match a layer of {model.name}; got {pattern!r}. Its layers are {shown}.")
     return replace(model, layers=chosen)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -179,7 +179,10 @@ class ConvOperator(LinearOperator):
             return (self,)
         axis = -2 if self.geometry.transposed else -1
         geometry = dataclasses.replace(
-            self.geometry, groups=1, in_channels=self.in_channels // count, out_channels=self.out_channels // count
+            self.geometry,
+            groups=1,
+            in_channels=self.in_channels // count,
+            out_channels=self.out_channels // count,
         )
         return tuple(self.from_geometry(geometry, part) for part in np.split(self.kernel, count, axis=axis))
 
@@ -206,7 +209,7 @@ class ConvOperator(LinearOperator):
         vector = np.asarray(x).reshape(-1)
         if np.iscomplexobj(vector):
             parts = [self._apply(part, adjoint=adjoint) for part in (vector.real, vector.imag)]
-            return cast(NDArray[Any], parts[0] + 1j * parts[1])
+            return parts[0] + 1j * parts[1]
         dtype = np.result_type(self.dtype, vector.dtype)
         dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
         contiguous = np.ascontiguousarray(vector, dtype)

@@ -64,7 +64,7 @@ def factor(band):
 if JIT:
 
     @njit(cache=True, nogil=True)
-    def factor(band):  # noqa: D103 - the docstring stands at the twin
+    def factor(band):
         n, height = band.shape
         size = np.array([n, height - 1, height, 0], dtype=np.int32)
         letter = np.array([76], dtype=np.uint8)  # "L"
@@ -118,7 +118,7 @@ if JIT:
         )  # fmt: skip
 
     @njit(cache=True, nogil=True)
-    def solve(band, x):  # noqa: D103 - the docstring stands at the twin
+    def solve(band, x):
         n, height = band.shape
         width = height - 1
         if width < 2 * PANEL:

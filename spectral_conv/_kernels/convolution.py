@@ -102,7 +102,13 @@ if JIT:
     @njit(cache=True, nogil=True)
     def _gemm(letters, size, alpha, a, b, beta, c):
         """Column-major ``c = alpha op(a) op(b) + beta c``; `size` holds m, n, k and the three leading dimensions."""
-        transa, transb, m, n, k = letters.ctypes, letters[1:].ctypes, size.ctypes, size[1:].ctypes, size[2:].ctypes
+        transa, transb, m, n, k = (
+            letters.ctypes,
+            letters[1:].ctypes,
+            size.ctypes,
+            size[1:].ctypes,
+            size[2:].ctypes,
+        )
         lda, ldb, ldc = size[3:].ctypes, size[4:].ctypes, size[5:].ctypes
         factor = np.array([alpha, beta], dtype=c.dtype)
         one, two = factor.ctypes, factor[1:].ctypes

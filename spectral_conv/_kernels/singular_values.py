@@ -94,7 +94,7 @@ def _reflect_right(re, im, k, scale, s, t):
 @njit(cache=True, nogil=True)
 def bidiagonalize(re, im, diagonal, upper):
     """Reduce ``(p, q, LANES)`` interleaved matrices, ``p >= q``, to the moduli of a bidiagonal form, in place."""
-    p, q, lanes = re.shape
+    _, q, lanes = re.shape
     wre, wim = np.empty((q, lanes)), np.empty((q, lanes))
     total, scale = np.empty(lanes), np.empty(lanes)
     for k in range(q):
@@ -167,7 +167,7 @@ def lapack_values(matrices, index, values):
 if JIT:
 
     @njit(cache=True, nogil=True)
-    def lapack_values(matrices, index, values):  # noqa: D103 - the docstring stands at the twin
+    def lapack_values(matrices, index, values):
         m, n = matrices.shape[1:]
         rank = min(m, n)
         # LAPACK reads the row-major (m, n) matrix as its transpose, which has the same singular values.

@@ -54,9 +54,7 @@ def _patterns(conv: ConvOperator) -> list[_Pattern]:
     patterns = []
     for parts in itertools.product(*per_axis):
         taps, pixels = tuple(p[0] for p in parts), tuple(p[1] for p in parts)
-        patterns.append(
-            _Pattern(taps=taps, pixels=pixels, rank=min(h, g * int(np.prod([len(t) for t in taps]))))
-        )
+        patterns.append(_Pattern(taps=taps, pixels=pixels, rank=min(h, g * int(np.prod([len(t) for t in taps])))))
     return [p for p in patterns if p.rank]
 
 
@@ -101,7 +99,11 @@ def _place_pixel(pattern: _Pattern, n: int, vector: NDArray[np.floating], target
 
 
 def _place_window(
-    geometry: ConvGeometry, pattern: _Pattern, n: int, vector: NDArray[np.floating], target: NDArray[np.floating]
+    geometry: ConvGeometry,
+    pattern: _Pattern,
+    n: int,
+    vector: NDArray[np.floating],
+    target: NDArray[np.floating],
 ) -> None:
     """Write `vector` (taps * g,) at the input pixels that the n-th output pixel of the pattern reads."""
     pixel = np.unravel_index(n, [len(p) for p in pattern.pixels])

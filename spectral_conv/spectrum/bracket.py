@@ -28,9 +28,13 @@ def bracket_largest(conv: ConvOperator, rng: np.random.Generator) -> Enclosure:
     """
     x = right_seeds(conv, rng)[0]
     forward, backward = (conv.rmatvec, conv.matvec) if conv.geometry.transposed else (conv.matvec, conv.rmatvec)
+    value = 0.0
     for _ in range(_POWER_STEPS):
-        x = backward(forward(x / np.linalg.norm(x)))
-    value = float(np.linalg.norm(forward(x / np.linalg.norm(x))))
+        image = forward(x / np.linalg.norm(x))
+        value = float(np.linalg.norm(image))
+        if value == 0.0:
+            break
+        x = backward(image)
     kernel = conv.plain_kernel.astype(np.float64, copy=False).reshape(-1, *conv.plain_kernel.shape[-2:])
     reads = math.prod(_selection_norm(axis) for axis in conv.geometry.axes)
     upper = reads * float(np.linalg.svd(kernel, compute_uv=False)[:, 0].sum())
@@ -41,7 +45,7 @@ def bracket_largest(conv: ConvOperator, rng: np.random.Generator) -> Enclosure:
         upper=max(upper * (1 + rounding), value),
         basis="theorem: Rayleigh quotient below, triangle inequality over the taps above",
         method="bracket",
-        applications=2 * _POWER_STEPS + 1,
+        applications=2 * _POWER_STEPS,
         stop_reason=StopReason.LIMIT,
     )
 
@@ -95,7 +99,7 @@ def frobenius_norm(conv: ConvOperator) -> float:
 
 def _repeats(axis: Axis) -> int:
     """Most taps of one output that read the same pixel (more than one only with reflect or replicate padding)."""
-    return max((int(np.unique(row[row != NOTHING], return_counts=True)[1].max(initial=1)) for row in axis.reads))
+    return max(int(np.unique(row[row != NOTHING], return_counts=True)[1].max(initial=1)) for row in axis.reads)
 
 
 def _selection_norm(axis: Axis) -> float:

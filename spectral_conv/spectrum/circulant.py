@@ -24,7 +24,9 @@ def is_circulant(conv: ConvOperator) -> bool:
 def circulant_margin(conv: ConvOperator, largest: float) -> float:
     """Bound the error of the values: rounding of the symbol and of the decomposition."""
     rows, columns = conv.geometry.plain_channels
-    return 4 * (rows * math.prod(conv.geometry.stride) + columns + math.prod(conv.geometry.kernel_size)) * EPS * largest
+    return (
+        4 * (rows * math.prod(conv.geometry.stride) + columns + math.prod(conv.geometry.kernel_size)) * EPS * largest
+    )
 
 
 def circulant_triplets(conv: ConvOperator, k: int, *, smallest: bool) -> SingularTriplets:

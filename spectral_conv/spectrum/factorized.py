@@ -23,6 +23,8 @@ _BLOCK = 8
 # The shift, in units of eps ||A||_1; tenfold while the factorization breaks down.
 _SHIFT = 4.0
 _SHIFT_GROWTH, _SHIFT_ATTEMPTS = 10.0, 6
+# Steps of iterative improvement of the far vectors.
+_IMPROVEMENTS = 2
 
 
 def factorized_bytes(conv: ConvOperator) -> int:
@@ -84,7 +86,7 @@ def _search_smallest(
         previous = values
         if not (settled or exhausted):
             continue
-        best = search.triplets(backward, largest)
+        best = search.triplets(backward)
         if np.all(best.residuals <= target):
             reason = StopReason.CONVERGED
             break
@@ -92,7 +94,7 @@ def _search_smallest(
             reason = StopReason.STAGNATED
             break
     if best is None:
-        best = search.triplets(backward, largest)
+        best = search.triplets(backward)
     left, right = (best.near, best.far) if outer_side else (best.far, best.near)
     return assemble_triplets(
         conv,
@@ -120,11 +122,9 @@ class _ShiftedInverse:
         axes = [axis.outputs if table.outer else axis.inputs for axis in conv.geometry.axes]
         self._shape = (table.channels, *axes)
         self._permutation = (*(1 + axis for axis in table.order), 0)
-        blocks = table.blocks(conv.plain_kernel.astype(np.float64, copy=False))
-        self._band = np.empty((table.size, table.bandwidth + 1))
         shift, growth = 0.0, 1.0
         for _ in range(_SHIFT_ATTEMPTS):
-            _assemble(table, blocks, self._band)
+            self._band = assemble_band(table, conv.plain_kernel)
             shift = growth * _SHIFT * EPS * float(banded.largest_column_sum(self._band))
             self._band[:, 0] += shift
             if banded.factor(self._band) == 0:
@@ -145,13 +145,16 @@ class _ShiftedInverse:
         return np.ascontiguousarray(flat.reshape(ordered.shape).transpose(np.argsort(order))).reshape(count, -1)
 
 
-def _assemble(table: GramTable, blocks: NDArray[np.floating], band: NDArray[np.floating]) -> None:
+def assemble_band(table: GramTable, kernel: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the lower band of the Gram matrix, as `_kernels.banded` stores it; `kernel` is the plain one."""
+    blocks = table.blocks(kernel.astype(np.float64, copy=False))
     missing = 3 - len(table.pairs)
     single = np.zeros(1, np.int64)
     ends = [single] * (3 * missing) + [part for p in table.pairs for part in (p.first, p.second, p.kind)]
     pixels = [1] * missing + [p.pixels for p in table.pairs]
-    band[:] = 0.0
+    band = np.zeros((table.size, table.bandwidth + 1))
     banded.fill(*ends, pixels[1], pixels[2], blocks.reshape(*(1,) * missing, *blocks.shape), band)
+    return band
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,11 +183,11 @@ class _Search:
         self._size = size
         self._state = rng.integers(1, 2**31, size=1)
         self._block = min(max(_BLOCK, k), size)
-        self._next = rng.standard_normal((self._block, size))
-        self._basis = np.empty((0, size))
+        self._next: NDArray[np.floating] = rng.standard_normal((self._block, size))
+        self._basis: NDArray[np.floating] = np.empty((0, size))
         # The images M x of the basis, orthonormalized, and the triangle that goes with them.
-        self._images = np.empty((0, image_size))
-        self._triangle = np.zeros((0, 0))
+        self._images: NDArray[np.floating] = np.empty((0, image_size))
+        self._triangle: NDArray[np.floating] = np.zeros((0, 0))
         self.applications = 0
 
     def extend(self) -> bool:
@@ -204,31 +207,32 @@ class _Search:
 
     def ritz_values(self) -> NDArray[np.floating]:
         """Return the smallest `k` values of ``||M x||`` over the basis, ascending."""
-        _, values, rotation = np.linalg.svd(self._triangle)
-        self._rotation = rotation[::-1][: self._k]
+        left, values, right = np.linalg.svd(self._triangle)
+        self._left, self._right = left.T[::-1][: self._k], right[::-1][: self._k]
         return np.asarray(values[::-1][: self._k])
 
-    def triplets(self, backward: Callable[[NDArray[Any]], NDArray[Any]], largest: float) -> _Pairs:
+    def triplets(self, backward: Callable[[NDArray[Any]], NDArray[Any]]) -> _Pairs:
         """Form triplets from the Ritz vectors, improve the far vectors, and measure the residuals."""
-        near = self._rotation @ self._basis
+        near = self._right @ self._basis
         near /= np.linalg.norm(near, axis=1, keepdims=True)
         images = np.stack([self._forward(v) for v in near])
         values = np.linalg.norm(images, axis=1)
-        far = _unit_rows(images, largest)
-        # M v / s carries rounding errors of eps * largest / s; one step of M^T u = s v, solved through the normal
+        far = self._left @ self._images
+        # M v / s carries rounding errors of eps * largest / s; a step of M^T u = s v, solved through the normal
         # equations, takes them out of every direction that matters.
-        for _ in range(2):
+        for _ in range(_IMPROVEMENTS):
             defect = np.stack([backward(u) for u in far]) - values[:, None] * near
-            correction = self._inverse(defect)
-            far = far - np.stack([self._forward(z) for z in correction])
-            far /= np.linalg.norm(far, axis=1, keepdims=True)
+            far = far - np.stack([self._forward(z) for z in self._inverse(defect)])
+            # Far vectors of null vectors are free in the null space of M^T: keep them apart, the others as they are.
+            columns, triangle = np.linalg.qr(far[::-1].T)
+            far = (columns * np.where(np.diag(triangle) < 0, -1.0, 1.0)).T[::-1]
         back = np.stack([backward(u) for u in far])
         values = np.abs(np.einsum("ij,ij->i", far, images))
         residuals = np.maximum(
             np.linalg.norm(images - values[:, None] * far, axis=1),
             np.linalg.norm(back - values[:, None] * near, axis=1),
         )
-        self.applications += 6 * len(near)
+        self.applications += (2 + 2 * _IMPROVEMENTS) * len(near)
         return _Pairs(values=values, near=near, far=far, residuals=residuals)
 
 
@@ -236,11 +240,3 @@ def _coefficients(
     basis: NDArray[np.floating], block: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     return np.empty((len(basis), len(block))), np.empty((len(block), len(block)))
-
-
-def _unit_rows(images: NDArray[np.floating], largest: float) -> NDArray[np.floating]:
-    """Unit vectors along the images; where an image is pure rounding, any unit vector does."""
-    noise = np.random.default_rng(0).standard_normal(images.shape)
-    rounding = np.linalg.norm(images, axis=1, keepdims=True) <= EPS * largest
-    rows = np.where(rounding, noise, images)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))

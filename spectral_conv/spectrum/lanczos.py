@@ -23,8 +23,8 @@ _SAFETY = 0.4
 
 
 def lanczos_bytes(conv: ConvOperator, k: int) -> int:
-    """Least memory of the two bases, blocks of four assumed."""
-    return 8 * sum(conv.shape) * (k + 16)
+    """Least memory of the two bases, blocks of four or more assumed."""
+    return 8 * sum(conv.shape) * (k + 4 * max(4, k))
 
 
 def largest_triplets(
@@ -49,6 +49,12 @@ def largest_triplets(
     rows, columns = conv.shape
     flip = columns > rows
     seeds = right_seeds(conv, rng) if start is None else start
+    # A block of b vectors finds at most b copies of a multiple value (dilation alone makes values multiple).
+    if len(seeds) < max(2, k):
+        extra = rng.standard_normal((max(2, k) - len(seeds), seeds.shape[1]))
+        seeds = np.concatenate(
+            [seeds, extra * np.linalg.norm(seeds[0]) / np.linalg.norm(extra, axis=1, keepdims=True)]
+        )
     applications = 0
     if (start is None) and flip != conv.geometry.transposed:
         # Seeds live on the input side of the plain convolution: carry them to the side of the right basis.
@@ -93,8 +99,8 @@ class _Basis:
         size = min(max(_BASIS, 2 * k + 3 * b), affordable - b, small - b) // b * b
         if size < k + 2 * b:
             raise NotApplicableError(
-                f"Lanczos needs a basis of at least {k + 3 * b} vectors; {small} singular values and the memory limit "
-                f"leave room for {max(0, size)}. Use method='dense', or raise `memory_limit`."
+                f"Lanczos needs a basis of at least {k + 3 * b} vectors; {small} singular values and the memory "
+                f"limit leave room for {max(0, size)}. Use method='dense', or raise `memory_limit`."
             )
         self._size = size
         self._right, self._left = np.zeros((size + b, small)), np.zeros((size, large))
@@ -138,7 +144,10 @@ class _Basis:
             return
         left, values, right = self._ritz
         keep = min(k + 2 * b + (n - k) // 4, n - b) // b * b
-        self._right[:keep], self._left[:keep] = right[:, :keep].T @ self._right[:n], left[:, :keep].T @ self._left[:n]
+        self._right[:keep], self._left[:keep] = (
+            right[:, :keep].T @ self._right[:n],
+            left[:, :keep].T @ self._left[:n],
+        )
         self._right[keep : keep + b] = self._right[n : n + b].copy()
         self._projected[:] = 0
         self._projected[range(keep), range(keep)] = values[:keep]

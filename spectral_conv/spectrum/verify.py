@@ -88,7 +88,8 @@ def direct_triplets(
     u, v = left.reshape(len(values), -1), right.reshape(len(values), -1)
     images, back = np.stack([conv.matvec(x) for x in v]), np.stack([conv.rmatvec(y) for y in u])
     residuals = np.maximum(
-        np.linalg.norm(images - values[:, None] * u, axis=1), np.linalg.norm(back - values[:, None] * v, axis=1)
+        np.linalg.norm(images - values[:, None] * u, axis=1),
+        np.linalg.norm(back - values[:, None] * v, axis=1),
     )
     return SingularTriplets(
         values=values,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +37,13 @@ def output_wave(conv: ConvOperator, t: NDArray[np.floating], u: Complex) -> Comp
 def sine_window(conv: ConvOperator) -> NDArray[np.floating]:
     """Return ``prod_j sin(pi (n_j + 1) / (N_j + 1))`` over the input pixels of the plain convolution."""
     axes = conv.geometry.axes
-    window = np.ones(())
+    window: NDArray[np.floating] = np.ones(())
     for i, axis in enumerate(axes):
         line = np.sin(np.pi * (np.arange(axis.inputs) + 1) / (axis.inputs + 1))
         window = window * _along(i, len(axes), line)
     return window
 
 
-def _along(i: int, ndim: int, line: NDArray[np.generic]) -> NDArray[np.generic]:
+def _along(i: int, ndim: int, line: NDArray[Any]) -> NDArray[Any]:
     """View a line along axis `i` of `ndim`."""
     return line.reshape(-1, *(1,) * (ndim - 1 - i))

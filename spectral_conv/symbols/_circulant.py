@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ def symbol(conv: ConvOperator, grid: int | Sequence[int] | None = None) -> NDArr
     channels_in, channels_out = geometry.plain_channels
     result = np.zeros((*sizes, channels_out, channels_in), np.complex128)
     kernel = conv.plain_kernel.reshape(*geometry.kernel_size, -1, channels_out)
-    partial: NDArray[np.generic] = kernel.astype(np.float64)
+    partial: NDArray[Any] = kernel.astype(np.float64)
     for axis, n in zip(geometry.axes, sizes, strict=True):
         wave = np.exp(2j * np.pi / n * np.outer(np.arange(n), np.arange(axis.kernel) * axis.dilation))
         # The transformed axis goes last among the spatial ones: after all of them the order is right again.
@@ -173,7 +174,7 @@ def circulant_singular_values(conv: ConvOperator, grid: int | Sequence[int] | No
             raise np.linalg.LinAlgError(f"LAPACK's SVD did not converge at {failures} frequencies.")
         part = np.zeros((math.prod(matrices.shape[:-2]), rank))
         part[index] = values
-        half[(box.group, *box.slices)] = part.reshape(*matrices.shape[:-2], rank)
+        half[box.group][box.slices] = part.reshape(*matrices.shape[:-2], rank)
 
     entry = 16 * rows * h
     limit = min(_MOST_BYTES, max(_LEAST_BYTES, entry * math.prod(half_grid(sizes)) // _BOXES))
@@ -195,7 +196,7 @@ def circulant_svd(conv: ConvOperator, grid: int | Sequence[int] | None = None) -
     --------
     >>> import numpy as np
     >>> import spectral_conv
-    >>> conv = spectral_conv.ConvOperator(np.ones((3, 3, 2, 4)), 8)
+    >>> conv = spectral_conv.ConvOperator(np.ones((3, 3, 2, 4)), (8, 8))
     >>> spectral_conv.circulant_svd(conv).input_vectors.shape
     (8, 5, 1, 2, 2)
     """
@@ -228,20 +229,12 @@ def _canonical(sizes: Sequence[int], slices: Sequence[slice]) -> NDArray[np.bool
 def _unfold(half: NDArray[np.floating], sizes: Sequence[int]) -> NDArray[np.floating]:
     """Fill in the mirrored frequencies, merge the groups and sort."""
     groups, *_, rank = half.shape
-    ndim = len(sizes)
-    full = np.empty((groups, *sizes, rank))
-    full[..., : half.shape[-2], :] = half
-    last = sizes[-1]
+    last, computed = sizes[-1], half.shape[-2]
+    flipped = half[np.ix_(np.arange(groups), *(-np.arange(n) % n for n in sizes[:-1]))]
     # Planes 0 and n/2 mirror onto themselves: their unmarked half was left at zero, below every mirrored value.
-    own = [0] if last % 2 else [0, last // 2]
-    flip = np.ix_(*((-np.arange(n)) % n for n in sizes[:-1]))
-    for j in own:
-        plane = full[..., j, :]
-        for group in range(groups):
-            plane[group] = np.maximum(plane[group], plane[group][flip] if ndim > 1 else plane[group])
-    for j in range(half.shape[-2], last):
-        for group in range(groups):
-            source = half[group][..., last - j, :]
-            full[group][..., j, :] = source[flip] if ndim > 1 else source
+    own = 2 * np.arange(computed) % last == 0
+    full = np.empty((groups, *sizes, rank))
+    full[..., :computed, :] = np.where(own[:, None], np.maximum(half, flipped), half)
+    full[..., computed:, :] = flipped[..., last - np.arange(computed, last), :]
     merged = np.moveaxis(full, 0, -2).reshape(*sizes, groups * rank)
     return merged if groups == 1 else np.ascontiguousarray(-np.sort(-merged, axis=-1))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_conv.geometry import ConvGeometry
-from spectral_conv.symbols._transform import Complex, evaluate_box, half_grid
+from spectral_conv.symbols._transform import Complex, half_grid
 
 # So many points per axis and tap see 95 % of the supremum or more; refinement does the rest.
 _POINTS_PER_TAP = 4
@@ -67,7 +67,7 @@ def symbol_peaks(geometry: ConvGeometry, taps: NDArray[np.floating], count: int 
         sizes = [_POINTS_PER_TAP * k for k in geometry.kernel_size]  # of the undilated symbol
         spread = 1.0 / np.asarray(geometry.dilation)
     else:
-        reach = [d * (k - 1) // s + 1 for k, d, s in zip(geometry.kernel_size, geometry.dilation, geometry.stride)]
+        reach = [axis.dilation * (axis.kernel - 1) // axis.stride + 1 for axis in geometry.axes]
         sizes = [_POINTS_PER_TAP * r for r in reach]
         spread = np.ones(geometry.ndim)
     waves = TapWaves(geometry, taps)

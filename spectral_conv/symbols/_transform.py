@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,11 +109,11 @@ def evaluate_box(
 
 
 def _contract(
-    taps: NDArray[np.floating], factors: list[Complex], last_axis: Callable[[NDArray[np.generic]], Complex]
+    taps: NDArray[np.floating], factors: list[Complex], last_axis: Callable[[NDArray[Any]], Complex]
 ) -> Complex:
     """Multiply the taps by the phases axis by axis, keep residues before channels."""
     g, h = taps.shape[-2:]
-    partial: NDArray[np.generic] = taps.reshape(1, 1, *taps.shape)  # (residues, frequencies, *k, g, h)
+    partial: NDArray[Any] = taps.reshape(1, 1, *taps.shape)  # (residues, frequencies, *k, g, h)
     lengths = []
     for wave in factors:
         residues, points, k = wave.shape
@@ -130,13 +131,13 @@ def _contract(
     return np.ascontiguousarray(result.transpose(1, 3, 0, 2, 4, 5)).reshape(*lengths, -1, h)
 
 
-def _last_axis_by_phases(wave: Complex, partial: NDArray[np.generic]) -> Complex:
+def _last_axis_by_phases(wave: Complex, partial: NDArray[Any]) -> Complex:
     residues, points, k = wave.shape
     product = wave.reshape(residues * points, k) @ partial
     return np.asarray(product.reshape(*partial.shape[:2], residues, points, -1))
 
 
-def _last_axis_by_fft(axis: Axis, partial: NDArray[np.generic], n: int, cut: slice) -> Complex:
+def _last_axis_by_fft(axis: Axis, partial: NDArray[Any], n: int, cut: slice) -> Complex:
     import pyfftw
 
     m, p = np.divmod(np.arange(axis.kernel) * axis.dilation, axis.stride)

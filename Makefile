@@ -1,0 +1,39 @@
+# On a fresh machine with python3 (3.11 or newer, with venv) and make:
+#   make demo   creates .venv, installs the package and inspects the embedded network
+#   make test   creates .venv, installs the package and its test tools, checks and tests everything
+#   make lint   the checks of `make test` without the tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/installed-demo
+	@$(BIN)/spectral-conv demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+# The stamps are newer than pyproject.toml once everything it asks for is installed.
+$(VENV)/installed-demo: pyproject.toml | $(VENV)/created
+	$(BIN)/python -m pip install --quiet --editable '.[models]'
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(VENV)/created
+	$(BIN)/python -m pip install --quiet --editable '.[models]' --group test
+	@touch $@
+
+# pip before 25.1 does not know `--group`.
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@

@@ -1,0 +1,12 @@
+"""What people read: records of a layer, the terminal table, the JSON document; data in, renderable out.
+
+record -- `LayerReport`, everything known about one layer
+document -- the JSON form of a layer
+dataset -- the labelled form of all layers
+table -- the exact values beside the FFT's, in the terminal
+contents -- what is in a model file, in the terminal
+notes -- the footnotes of both
+summary -- what the numbers show, in plain words
+text -- numbers, geometries and names as short text
+progress -- a bar on standard error
+"""

@@ -1,0 +1,207 @@
+"""Which engine fits an operator, and how the groups of a layer are brought together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectral_conv.geometry import NOTHING
+from spectral_conv.operator import ConvOperator
+from spectral_conv.results import MemoryLimitError, NotApplicableError, SingularTriplets, StopReason
+from spectral_conv.spectrum.blocks import block_triplets, falls_apart
+from spectral_conv.spectrum.circulant import circulant_triplets, is_circulant
+from spectral_conv.spectrum.dense import dense_bytes, dense_triplets
+from spectral_conv.spectrum.factorized import factorized_bytes, smallest_triplets
+from spectral_conv.spectrum.lanczos import lanczos_bytes, largest_triplets
+
+METHODS = ("auto", "dense", "lanczos", "factorized", "blocks", "symbol")
+# Below this the dense decomposition takes a few milliseconds, less than the others need to set up.
+_DENSE_SIDE, _DENSE_ENTRIES = 160, 160 * 1600
+_MAXITER = {"lanczos": 20_000, "factorized": 2_000}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """Checked parameters of a search."""
+
+    k: int
+    smallest: bool
+    rtol: float
+    method: str
+    maxiter: int | None
+    memory: float
+    rng: np.random.Generator
+
+
+def solve(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
+    """Scale, split into groups, run an engine on each, merge."""
+    scaled, scale = normalized(conv)
+    groups = scaled.split_groups()
+    own = min(request.k, min(groups[0].shape))
+    engine = _engine(groups[0], request)
+    parts = []
+    for i, group in enumerate(groups):
+        if is_zero(group):
+            parts.append(_zero_triplets(group, own))
+            continue
+        rows = None if start is None else np.split(start, len(groups), axis=1)[i].reshape(len(start), -1)
+        parts.append(engine(group, dataclasses.replace(request, k=own), rows))
+    return _merge(conv, parts, request, scale)
+
+
+Engine = Callable[[ConvOperator, Request, "NDArray[np.floating] | None"], SingularTriplets]
+
+
+def _engine(group: ConvOperator, request: Request) -> Engine:
+    """Choose the engine for the groups of a layer, all of one shape; refuse what does not apply or does not fit."""
+    rows, columns = group.shape
+    method = request.method
+    if method == "auto":
+        if is_circulant(group):
+            method = "symbol"
+        elif falls_apart(group):
+            method = "blocks"
+        elif (min(rows, columns) <= _DENSE_SIDE and rows * columns <= _DENSE_ENTRIES) or (
+            # So many triplets leave an iteration no room to converge.
+            4 * request.k > min(rows, columns)
+        ):
+            method = "dense"
+        else:
+            method = "factorized" if request.smallest else "lanczos"
+    if method == "symbol" and not is_circulant(group):
+        raise NotApplicableError(
+            "`method='symbol'` is for circular padding with output = input / stride; elsewhere the circulant "
+            "spectrum is an estimate (circulant_singular_values). Use method='auto'."
+        )
+    if method == "blocks" and not falls_apart(group):
+        raise NotApplicableError(
+            "`method='blocks'` is for layers that read no pixel twice (kernel size 1, stride >= kernel). "
+            "Use method='auto'."
+        )
+    if method == "lanczos" and request.smallest:
+        raise NotApplicableError(
+            "`method='lanczos'` finds the largest values only: for the smallest of a square layer it needs tens of "
+            "thousands of applications. Use method='factorized' or 'dense'."
+        )
+    if method == "factorized" and not request.smallest:
+        raise NotApplicableError("`method='factorized'` finds the smallest values only. Use method='lanczos'.")
+    if method == "dense":
+        require_dense(group, request.memory, vectors=True)
+    if method == "factorized" and factorized_bytes(group) > request.memory:
+        raise MemoryLimitError(_too_much("the banded Cholesky factor", factorized_bytes(group), request.memory))
+    if method == "lanczos" and lanczos_bytes(group, request.k) > request.memory:
+        raise MemoryLimitError(_too_much("a Lanczos basis", lanczos_bytes(group, request.k), request.memory))
+    return {
+        "dense": lambda conv, r, _: dense_triplets(conv, r.k, smallest=r.smallest),
+        "blocks": lambda conv, r, _: block_triplets(conv, r.k, smallest=r.smallest),
+        "symbol": lambda conv, r, _: circulant_triplets(conv, r.k, smallest=r.smallest),
+        "lanczos": _run_lanczos,
+        "factorized": lambda conv, r, _: _run_factorized(conv, r),
+    }[method]
+
+
+def _run_lanczos(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
+    return largest_triplets(
+        conv,
+        request.k,
+        tolerance=request.rtol / 2,
+        start=start,
+        maxiter=request.maxiter or _MAXITER["lanczos"],
+        rng=request.rng,
+        memory_limit=request.memory,
+    )
+
+
+def _run_factorized(conv: ConvOperator, request: Request) -> SingularTriplets:
+    # The scale of the errors: a value of the norm from below, to a few per cent.
+    rough = dataclasses.replace(request, k=1, smallest=False, rtol=0.1, method="auto")
+    scale = _engine(conv, rough)(conv, rough, None)
+    found = smallest_triplets(
+        conv,
+        request.k,
+        tolerance=request.rtol / 2,
+        largest=float(scale.values[0]),
+        maxiter=request.maxiter or _MAXITER["factorized"],
+        rng=request.rng,
+    )
+    return dataclasses.replace(found, applications=found.applications + scale.applications)
+
+
+def _merge(conv: ConvOperator, parts: list[SingularTriplets], request: Request, scale: float) -> SingularTriplets:
+    """Merge the groups' triplets, the channels of the others zero, and undo the scaling."""
+    values = np.concatenate([part.values for part in parts])
+    owner = np.repeat(np.arange(len(parts)), [len(part.values) for part in parts])
+    order = np.argsort(values if request.smallest else -values, kind="stable")[: request.k]
+    left = np.zeros((len(order), conv.out_channels, *conv.output_shape))
+    right = np.zeros((len(order), conv.in_channels, *conv.input_shape))
+    h, g = conv.out_channels // len(parts), conv.in_channels // len(parts)
+    first = np.concatenate([[0], np.cumsum([len(part.values) for part in parts])])
+    for row, index in enumerate(order):
+        i = owner[index]
+        left[row, i * h : (i + 1) * h] = parts[i].left[index - first[i]]
+        right[row, i * g : (i + 1) * g] = parts[i].right[index - first[i]]
+    reasons = {part.stop_reason for part in parts}
+    failed = reasons - {StopReason.CONVERGED, StopReason.DIRECT}
+    return SingularTriplets(
+        values=values[order] * scale,
+        left=left,
+        right=right,
+        residuals=np.concatenate([part.residuals for part in parts])[order] * scale,
+        lower=np.concatenate([part.lower for part in parts])[order] * scale,
+        upper=np.concatenate([part.upper for part in parts])[order] * scale,
+        applications=sum(part.applications for part in parts),
+        method=next((part.method for part in parts if part.values.any()), parts[0].method),
+        stop_reason=next(iter(failed)) if failed else parts[0].stop_reason,
+    )
+
+
+def _zero_triplets(conv: ConvOperator, k: int) -> SingularTriplets:
+    """Triplets of the zero operator: any orthonormal vectors."""
+    zeros = np.zeros(k)
+    return SingularTriplets(
+        values=zeros,
+        left=np.eye(k, conv.shape[0]).reshape(k, conv.out_channels, *conv.output_shape),
+        right=np.eye(k, conv.shape[1]).reshape(k, conv.in_channels, *conv.input_shape),
+        residuals=zeros,
+        lower=zeros,
+        upper=zeros,
+        applications=0,
+        method="blocks",
+        stop_reason=StopReason.DIRECT,
+    )
+
+
+def is_zero(conv: ConvOperator) -> bool:
+    """Whether M is zero: no nonzero weight ever meets the input."""
+    meets = np.ones((), dtype=bool)
+    for axis in conv.geometry.axes:
+        meets = np.logical_and.outer(meets, (axis.reads != NOTHING).any(axis=0))
+    return not conv.plain_kernel[meets].any()
+
+
+def normalized(conv: ConvOperator) -> tuple[ConvOperator, float]:
+    """Scale the weights by a power of two to at most 1: no digit changes, and no square overflows."""
+    largest = float(np.abs(conv.kernel).max())
+    if largest == 0.0:
+        return conv, 1.0
+    exponent = int(np.frexp(largest)[1])
+    weights = np.ldexp(conv.kernel.astype(np.float64), -exponent)
+    return conv.with_kernel(weights), math.ldexp(1.0, exponent)
+
+
+def require_dense(conv: ConvOperator, memory: float, *, vectors: bool) -> None:
+    """Refuse a dense decomposition that does not fit in `memory` bytes."""
+    needed = dense_bytes(conv, vectors=vectors)
+    if needed > memory:
+        raise MemoryLimitError(_too_much("the dense decomposition", needed, memory))
+
+
+def _too_much(what: str, needed: float, limit: float) -> str:
+    return (
+        f"`memory_limit` must be at least {needed / 1e9:.2f} GB for {what} of this layer; it is {limit / 1e9:.2f}. "
+        "Raise it, or use a smaller `input_shape`."
+    )

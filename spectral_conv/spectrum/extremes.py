@@ -1,0 +1,172 @@
+"""The two ends of the spectrum, enclosed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from spectral_conv.operator import ConvOperator
+from spectral_conv.results import Enclosure, MemoryLimitError
+from spectral_conv.spectrum.bracket import bracket_largest, bracket_smallest
+from spectral_conv.spectrum.checks import memory_or_half
+from spectral_conv.spectrum.engines import normalized
+from spectral_conv.spectrum.triplets import Which, singular_triplets
+
+_BASES = {
+    "dense": "theorem: Weyl's inequality, backward error of LAPACK's singular values",
+    "blocks": "theorem: direct sum of blocks, Weyl's inequality",
+    "symbol": "theorem: block circulant matrices are diagonalized by the Fourier matrix, Weyl's inequality",
+    "lanczos": "residual",
+    "factorized": "residual",
+}
+
+
+def spectral_norm(conv: ConvOperator, *, rtol: float = 1e-8, memory_limit: float | None = None) -> Enclosure:
+    r"""Largest singular value of the layer: the most that it can stretch a signal.
+
+    Parameters
+    ----------
+    conv : ConvOperator
+        The layer.
+    rtol : float
+        Work until ``upper - lower <= rtol * value``.
+    memory_limit : float, optional
+        In bytes; default: half of the memory that is free. Below what a Lanczos basis needs the result is a
+        rigorous but wide "bracket".
+
+    Returns
+    -------
+    Enclosure
+        Dimensionless; see its `basis` for what the bounds rest on.
+
+    Raises
+    ------
+    NotConvergedError
+        Where rounding errors or the iteration limit keep the bounds apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import spectral_conv
+    >>> conv = spectral_conv.ConvOperator(np.eye(2)[None, None], input_shape=(8, 8))
+    >>> spectral_conv.spectral_norm(conv).value
+    1.0
+    """
+    return _extreme(conv, "largest", rtol, memory_limit)
+
+
+def smallest_singular_value(
+    conv: ConvOperator, *, rtol: float = 1e-9, memory_limit: float | None = None
+) -> Enclosure:
+    r"""Least of the ``min(rows, columns)`` singular values: the least that the layer leaves of a signal.
+
+    Of a layer with more inputs than outputs this is the least stretch on the orthogonal complement of the null space.
+
+    Parameters
+    ----------
+    conv : ConvOperator
+        The layer.
+    rtol : float
+        Work until ``upper - lower`` is at most `rtol` times the **largest** singular value.
+    memory_limit : float, optional
+        In bytes; default: half of the memory that is free. Where the factor does not fit, the result is a "bracket":
+        0 below, a rigorous upper bound above.
+
+    Returns
+    -------
+    Enclosure
+        Dimensionless. A rank-deficient layer gives 0 within `rtol`.
+
+    Raises
+    ------
+    NotConvergedError
+        Where rounding errors or the iteration limit keep the bounds apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import spectral_conv
+    >>> K = np.random.default_rng(5).standard_normal((3, 3, 1, 1))
+    >>> conv = spectral_conv.ConvOperator(K, input_shape=(20, 20))
+    >>> round(spectral_conv.smallest_singular_value(conv).value, 6)
+    0.000226
+    """
+    return _extreme(conv, "smallest", rtol, memory_limit)
+
+
+def condition_number(conv: ConvOperator, *, rtol: float = 1e-9, memory_limit: float | None = None) -> Enclosure:
+    r"""Condition number ``sigma_max / sigma_min``; infinite where the smallest value's interval holds 0.
+
+    Parameters
+    ----------
+    conv, memory_limit
+        As in `smallest_singular_value`.
+    rtol : float
+        For both singular values, relative to the largest.
+
+    Returns
+    -------
+    Enclosure
+        Dimensionless; `value` and `upper` may be ``inf``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import spectral_conv
+    >>> conv = spectral_conv.ConvOperator(np.diag([4.0, 1.0])[None, None], input_shape=(8, 8))
+    >>> round(spectral_conv.condition_number(conv).value, 12)
+    4.0
+    """
+    top = spectral_norm(conv, rtol=rtol, memory_limit=memory_limit)
+    bottom = smallest_singular_value(conv, rtol=rtol, memory_limit=memory_limit)
+    safe = bottom.lower > 0.0
+    parts = {top.method, bottom.method}
+    bases = {top.basis, bottom.basis}
+    return Enclosure(
+        lower=top.lower / bottom.upper if bottom.upper > 0.0 else math.inf,
+        value=top.value / bottom.value if safe else math.inf,
+        upper=top.upper / bottom.lower if safe else math.inf,
+        basis="residual" if "residual" in bases else "; ".join(sorted(bases)),
+        method="bracket" if "bracket" in parts else "+".join(sorted(parts)),
+        applications=top.applications + bottom.applications,
+        stop_reason=bottom.stop_reason,
+    )
+
+
+def _extreme(conv: ConvOperator, which: Which, rtol: float, memory_limit: float | None) -> Enclosure:
+    memory = memory_or_half(memory_limit)
+    try:
+        result = singular_triplets(conv, 1, which, rtol=rtol, memory_limit=memory)
+    except MemoryLimitError:
+        return _bracket(conv, which, memory)
+    return Enclosure(
+        lower=float(result.lower[0]),
+        value=float(result.values[0]),
+        upper=float(result.upper[0]),
+        basis=_BASES[result.method],
+        method=result.method,
+        applications=result.applications,
+        stop_reason=result.stop_reason,
+    )
+
+
+def _bracket(conv: ConvOperator, which: Which, memory: float) -> Enclosure:
+    """Bracket every group; the largest of the norms, the least of the smallest values."""
+    scaled, scale = normalized(conv)
+    rng = np.random.default_rng(0)
+    groups = scaled.split_groups()
+    if which == "largest":
+        parts = [bracket_largest(group, rng) for group in groups]
+        chosen, pick = max(parts, key=lambda part: part.upper), max
+    else:
+        parts = [bracket_smallest(group, rng, memory) for group in groups]
+        chosen, pick = min(parts, key=lambda part: part.upper), min
+    return dataclasses.replace(
+        chosen,
+        lower=scale * pick(part.lower for part in parts),
+        value=scale * pick(part.value for part in parts),
+        upper=scale * pick(part.upper for part in parts),
+        applications=sum(part.applications for part in parts),
+    )

@@ -1,0 +1,11 @@
+"""One table of tolerances per dtype; every numerical test takes its own from here."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Relative to the largest singular value (or the largest entry) of the operator at hand.
+DENSE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
+ADJOINT = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
+NORM = 1e-8  # spectral_norm at its default rtol, relative
+SMALLEST = 1e-9  # smallest_singular_value at its default rtol, relative to the largest
