@@ -16,6 +16,8 @@ Indices = NDArray[np.int64]
 _COPY_SECONDS, _FLOP_SECONDS, _LOOP_FLOP_SECONDS = 0.7e-9, 2e-11, 5e-11
 # With so few products per tap a jitted loop beats the call of BLAS (measured: 12 against 6 GFLOP/s at 1 x 1).
 _LOOP_CHANNELS = 4
+# OpenBLAS runs smaller products (m n k) in one thread by itself.
+_BLAS_THREADS_FROM = 65536 * 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class TapPlan:
         Kernel entries of each tap; ``m = g``, or ``k3 g`` where the taps of the last axis are folded into rows.
     loop : bool
         Whether loops replace BLAS products.
+    threaded : bool
+        Whether BLAS would split a product over threads: on a busy machine a loss, so that the caller forbids it.
     input_shape, output_shape : (channels, N1, N2, N3)
         Shapes of the arrays that the plain convolution reads and writes.
     """
@@ -41,6 +45,7 @@ class TapPlan:
     shift: Indices
     taps: NDArray[np.floating]
     loop: bool
+    threaded: bool
     input_shape: tuple[int, int, int, int]
     output_shape: tuple[int, int, int, int]
 
@@ -68,6 +73,7 @@ def plan_taps(geometry: ConvGeometry, kernel: NDArray[np.floating]) -> TapPlan:
         shift=layout.shift,
         taps=np.ascontiguousarray(taps),
         loop=loop,
+        threaded=not loop and layout.length * taps.shape[2] * h > _BLAS_THREADS_FROM,
         input_shape=(channels_in, axes[0].inputs, axes[1].inputs, axes[2].inputs),
         output_shape=(channels_out, axes[0].outputs, axes[1].outputs, axes[2].outputs),
     )
@@ -116,9 +122,9 @@ class _Layout:
         shift = (shift1[:, None, None] * Q2 + shift2[:, None]) * Q3 + shift3
         self.plane, self.shift = plane.ravel(), shift.ravel()
         outputs = [axis.outputs for axis in axes]
-        self._length = ((outputs[0] - 1) * Q2 + outputs[1] - 1) * Q3 + outputs[2]
-        self._products = math.prod(axis.kernel for axis in axes) * self._length
-        self._extra = 0 if self._length == math.prod(outputs) else self._length
+        self.length = ((outputs[0] - 1) * Q2 + outputs[1] - 1) * Q3 + outputs[2]
+        self._products = math.prod(axis.kernel for axis in axes) * self.length
+        self._extra = 0 if self.length == math.prod(outputs) else self.length
 
     def seconds(self, g: int, h: int) -> float:
         """Estimate the time of one application per group."""

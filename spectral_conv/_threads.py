@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -23,9 +25,38 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def serial_blas() -> Any:
-    """Context manager: one BLAS thread (with two on a busy machine it was 10 to 30 times slower)."""
-    return _controller().limit(limits=1, user_api="blas")
+class _SerialBlas:
+    """One BLAS thread while anyone wants it so: the number is global, the first sets it, the last puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limiter: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._limiter = _controller().limit(limits=1, user_api="blas")
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limiter.restore_original_limits()
+
+
+_serial = _SerialBlas()
+
+
+@contextmanager
+def serial_blas() -> Iterator[None]:
+    """Keep BLAS to one thread: with two on a busy machine it was 10 to 30 times slower."""
+    _serial.enter()
+    try:
+        yield
+    finally:
+        _serial.leave()
 
 
 def run_parallel(task: Callable[[T], None], items: Iterable[T]) -> None:

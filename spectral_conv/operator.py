@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from scipy.sparse.linalg import LinearOperator
 from spectral_conv._fourier import FourierPlan, fourier_seconds
 from spectral_conv._kernels import convolution
 from spectral_conv._taps import TapPlan, plan_taps, tap_seconds
+from spectral_conv._threads import serial_blas
 from spectral_conv.geometry import NOTHING, ConvGeometry, as_integer
 
 _CHANNELS_LAST = ("WIO", "HWIO", "DHWIO")
@@ -221,7 +223,8 @@ class ConvOperator(LinearOperator):
         source, target = shapes if plain_forward else shapes[::-1]
         result = np.empty(target, dtype)
         kernel = convolution.forward if plain_forward else convolution.adjoint
-        kernel(contiguous.reshape(source), plan.taps, plan.row, plan.shift, *plan.sources, plan.loop, result)
+        with serial_blas() if plan.threaded else contextlib.nullcontext():
+            kernel(contiguous.reshape(source), plan.taps, plan.row, plan.shift, *plan.sources, plan.loop, result)
         return result.reshape(-1)
 
     def _apply_fourier(self, vector: NDArray[Any], plain_forward: bool) -> NDArray[Any]:

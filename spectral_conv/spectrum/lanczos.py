@@ -20,6 +20,8 @@ _BASIS = 32
 _STEPS = 4
 # The iteration aims below the tolerance, because the residuals are computed afresh at the end.
 _SAFETY = 0.4
+# Residuals this small, relative to the largest value, are rounding.
+_ROUNDING = 1e-15
 
 
 def lanczos_bytes(conv: ConvOperator, k: int) -> int:
@@ -46,39 +48,53 @@ def largest_triplets(
     ----------
     J. Baglama, L. Reichel, "Restarted block Lanczos bidiagonalization methods", Numer. Algorithms 43 (2006).
     """
+    with serial_blas():
+        return _iterate(conv, k, tolerance, start, maxiter, rng, memory_limit)
+
+
+def _iterate(
+    conv: ConvOperator,
+    k: int,
+    tolerance: float,
+    start: NDArray[np.floating] | None,
+    maxiter: int,
+    rng: np.random.Generator,
+    memory_limit: float,
+) -> SingularTriplets:
     rows, columns = conv.shape
     flip = columns > rows
-    seeds = right_seeds(conv, rng) if start is None else start
-    # A block of b vectors finds at most b copies of a multiple value (dilation alone makes values multiple).
-    if len(seeds) < max(2, k):
-        extra = rng.standard_normal((max(2, k) - len(seeds), seeds.shape[1]))
-        seeds = np.concatenate(
-            [seeds, extra * np.linalg.norm(seeds[0]) / np.linalg.norm(extra, axis=1, keepdims=True)]
-        )
+    seeds, on_rows = (right_seeds(conv, rng), conv.geometry.transposed) if start is None else (start, False)
+    seeds = _filled_up(seeds, max(2, k), rng)
     applications = 0
-    if (start is None) and flip != conv.geometry.transposed:
-        # Seeds live on the input side of the plain convolution: carry them to the side of the right basis.
-        apply = conv.rmatvec if conv.geometry.transposed else conv.matvec
-        seeds = np.stack([apply(seed) for seed in seeds])
-        applications += len(seeds)
-    elif start is not None and flip:
-        seeds = np.stack([conv.matvec(seed) for seed in seeds])
+    if on_rows != flip:
+        # The right basis lives on the smaller side of M: carry the seeds there.
+        carry = conv.matvec if flip else conv.rmatvec
+        seeds = np.stack([carry(seed) for seed in seeds])
         applications += len(seeds)
     basis = _Basis(conv, k, seeds, flip, rng, memory_limit)
     reason = StopReason.MAXITER
-    while applications + 2 * basis.block <= maxiter:
+    while True:
         applications += basis.extend(maxiter - applications)
         values, residuals = basis.ritz()
-        if np.all(residuals[:k] <= _SAFETY * tolerance * values[0]):
+        if len(values) >= k and np.all(residuals[:k] <= _SAFETY * tolerance * values[0]):
             reason = StopReason.CONVERGED
             break
-        if np.all(residuals[:k] <= 1e-15 * values[0]):
+        if len(values) >= k and np.all(residuals[:k] <= _ROUNDING * values[0]):
             reason = StopReason.STAGNATED
+            break
+        if applications + 2 * basis.block > maxiter and len(values) >= k:
             break
         basis.restart(k)
     return checked_triplets(
         conv, basis.vectors(k), applications, "lanczos", tolerance=tolerance, reason=reason, transposed=flip
     )
+
+
+def _filled_up(seeds: NDArray[np.floating], count: int, rng: np.random.Generator) -> NDArray[np.floating]:
+    """Add random rows: a block of b vectors finds at most b copies of a multiple value (dilation makes some)."""
+    extra = rng.standard_normal((max(0, count - len(seeds)), seeds.shape[1]))
+    extra *= np.linalg.norm(seeds[0]) / np.linalg.norm(extra, axis=1, keepdims=True)
+    return np.concatenate([seeds, extra])
 
 
 class _Basis:
@@ -117,14 +133,14 @@ class _Basis:
         convolution.orthonormalize(empty, self._right[:b], self._state, np.zeros((0, b)), np.zeros((b, b)))
 
     def extend(self, applications: int) -> int:
-        """Extend the bases as far as memory and `applications` allow; return the applications used."""
-        steps = min(_STEPS, (self._size - self._filled) // self.block, applications // (2 * self.block))
+        """Extend the bases by a few block steps, one at least, within `applications`; return those used."""
+        allowed = max(1, applications // (2 * self.block))
+        steps = min(_STEPS, (self._size - self._filled) // self.block, allowed)
         stop = self._filled + steps * self.block
-        with serial_blas():
-            convolution.extend_bidiagonalization(
-                *self._plan, self._right, self._left, self._projected, self._coupling,
-                self._state, self._filled, stop,
-            )  # fmt: skip
+        convolution.extend_bidiagonalization(
+            *self._plan, self._right, self._left, self._projected, self._coupling,
+            self._state, self._filled, stop,
+        )  # fmt: skip
         used = 2 * (stop - self._filled)
         self._filled = stop
         return used
