@@ -2,12 +2,13 @@
 #   make demo   creates .venv, installs the package and inspects the embedded network
 #   make test   creates .venv, installs the package and its test tools, checks and tests everything
 #   make lint   the checks of `make test` without the tests
+#   make bench  measures every claim of speed and memory (with PyTorch beside it where .venv has it)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint bench
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed-demo
@@ -20,6 +21,9 @@ lint: $(VENV)/installed-test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m validation.benchmarks
 
 # The stamps are newer than pyproject.toml once everything it asks for is installed.
 $(VENV)/installed-demo: pyproject.toml | $(VENV)/created

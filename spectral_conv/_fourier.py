@@ -12,7 +12,7 @@ from spectral_conv._kernels import convolution
 from spectral_conv.geometry import Axis, ConvGeometry
 
 # Measured on one core: overhead of a call, a point of a transform per doubling, a product at a frequency.
-_CALL_SECONDS, _TRANSFORM_SECONDS, _PRODUCT_SECONDS = 6e-5, 0.4e-9, 2e-9
+_CALL_SECONDS, _TRANSFORM_SECONDS, _PRODUCT_SECONDS = 6e-5, 0.3e-9, 0.7e-9
 
 
 class FourierPlan:
@@ -46,27 +46,30 @@ class FourierPlan:
         """Return ``M x`` for `x` of shape (channels, *inputs)."""
         padded = np.empty((x.shape[0], *(axis.padded for axis in self._axes)), x.dtype)
         convolution.pad(_three(x, 1), *self._sources(), padded.reshape(x.shape[0], -1))
-        y = self._filter(padded, np.conj(self._hat), self._channels[1])
+        y = self._filter(padded, self._hat, self._channels[1], conjugate=True)
         return np.ascontiguousarray(y[(slice(None), *self._strided())])
 
     def adjoint(self, y: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return ``M^T y`` for `y` of shape (channels, *outputs)."""
         spread = np.zeros((y.shape[0], *(axis.padded for axis in self._axes)), y.dtype)
         spread[(slice(None), *self._strided())] = y
-        full = self._filter(spread, np.swapaxes(self._hat, -1, -2), self._channels[0])
+        full = self._filter(spread, np.swapaxes(self._hat, -1, -2), self._channels[0], conjugate=False)
         padded = np.ascontiguousarray(full[(slice(None), *(slice(axis.padded) for axis in self._axes))])
         x = np.zeros((self._channels[0], *(axis.inputs for axis in self._axes)), y.dtype)
         convolution.unpad(padded.reshape(x.shape[0], -1), *self._sources(), _three(x, 1))
         return x
 
     def _filter(
-        self, x: NDArray[np.floating], hat: NDArray[np.complexfloating], channels: int
+        self, x: NDArray[np.floating], hat: NDArray[np.complexfloating], channels: int, *, conjugate: bool
     ) -> NDArray[np.floating]:
+        """Multiply the channels of `x` by `hat`, or by its conjugate, at every frequency."""
         spatial = range(1, x.ndim)
         X = scipy.fft.rfftn(x, self._size, axes=spatial)
-        X = X.reshape(self._groups, -1, *X.shape[1:])
-        Y = np.einsum("gc...,g...co->go...", X, hat, optimize=True)
-        return scipy.fft.irfftn(Y.reshape(channels, *X.shape[2:]), self._size, axes=spatial)
+        # Conjugating the vectors twice is cheaper than the matrices once.
+        X = np.conj(X) if conjugate else X
+        rows = np.moveaxis(X.reshape(self._groups, -1, *X.shape[1:]), 1, -1)[..., None, :]
+        Y = np.moveaxis((rows @ hat)[..., 0, :], -1, 1).reshape(channels, *X.shape[1:])
+        return scipy.fft.irfftn(np.conj(Y) if conjugate else Y, self._size, axes=spatial)
 
     def _strided(self) -> tuple[slice, ...]:
         return tuple(slice(0, (axis.outputs - 1) * axis.stride + 1, axis.stride) for axis in self._axes)

@@ -1,0 +1,1 @@
+"""Claims of the package, checked: benchmarks here, validation cases beside them."""

@@ -1,0 +1,1 @@
+"""Benchmarks: one claim per file, void unless the answers agree; run with ``make bench``."""
