@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from spectral_conv.models import ConvLayer, Model, read_model
+from spectral_conv.models import ConvLayer, Model, Skipped, read_model
 from spectral_conv.operator import ConvOperator
 from spectral_conv.report.dataset import layer_dataset
 from spectral_conv.report.document import layer_document
@@ -69,6 +69,8 @@ class Inspection:
         One per convolution, in the order of the model; layers that failed are among them, with the reason.
     skipped : tuple of (str, str)
         Name and reason of the tensors that were not taken as convolutions.
+    spoiled : frozenset of str
+        Names of those that are convolutions, but cannot be analysed.
     settings : Settings
         What was asked for.
     input_size : tuple of int or None
@@ -85,13 +87,14 @@ class Inspection:
     model: str
     reports: tuple[LayerReport, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    spoiled: frozenset[str] = frozenset()
     settings: Settings = Settings()
     input_size: tuple[int, ...] | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether every layer has all values that were asked for."""
-        return all(report.complete for report in self.reports)
+        """Whether every convolution could be analysed and has all values that were asked for."""
+        return not self.spoiled and all(report.complete for report in self.reports)
 
     @functools.cached_property
     def dataset(self) -> xr.Dataset:
@@ -187,7 +190,8 @@ def inspect_model(
     return Inspection(
         model=name,
         reports=tuple(reports),
-        skipped=skipped,
+        skipped=tuple((entry.name, entry.reason) for entry in skipped),
+        spoiled=frozenset(entry.name for entry in skipped if entry.spoiled),
         settings=settings,
         input_size=None if input_size is None else tuple(int(n) for n in input_size),
     )
@@ -289,9 +293,7 @@ def layer_record(layer: ConvLayer, **found: Any) -> LayerReport:
     )
 
 
-def _opened(
-    model: Any, input_size: Any, layers: Any
-) -> tuple[str, tuple[ConvLayer, ...], tuple[tuple[str, str], ...]]:
+def _opened(model: Any, input_size: Any, layers: Any) -> tuple[str, tuple[ConvLayer, ...], tuple[Skipped, ...]]:
     if isinstance(model, str | os.PathLike):
         model = read_model(model, input_size=input_size, layers=layers)
     elif input_size is not None or layers is not None:
@@ -299,7 +301,7 @@ def _opened(
             "`input_size` and `layers` go with a path: a Model or a ConvOperator knows its geometry already."
         )
     if isinstance(model, Model):
-        return model.name, model.layers, tuple((entry.name, entry.reason) for entry in model.skipped)
+        return model.name, model.layers, model.skipped
     if not isinstance(model, Sequence) or not all(isinstance(conv, ConvOperator) for conv in model):
         raise ValueError(
             "`model` must be a path, a Model or a sequence of ConvOperator; got "

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -400,7 +399,9 @@ def test_a_spoiled_layer_is_listed_beside_the_good_ones(tmp_path: Path) -> None:
     spoiled = KERNEL.copy()
     spoiled[0, 0, 0, 0] = np.nan
     save_file({"a.weight": spoiled, "b.weight": KERNEL}, tmp_path / "m.safetensors")
-    table = run("inspect", tmp_path / "m.safetensors", "--input-size", "3x6x6").stdout
+    result = run("inspect", tmp_path / "m.safetensors", "--input-size", "3x6x6")
+    assert result.exit_code == 1
+    table = result.stdout
     assert "a.weight: " in table
     assert "`kernel` must be finite" in " ".join(table.split())
     result = run("inspect", tmp_path / "m.safetensors", "--input-size", "3x6x6", "--json")
@@ -436,7 +437,7 @@ def test_layers_prints_a_document_that_can_be_read_back(tmp_path: Path, weights:
 def test_describe_tells_geometry_and_what_is_left_out(weights: Path) -> None:
     result = run("describe", weights, "--input-size", "3x8x8")
     assert result.exit_code == 0
-    for part in ("conv.weight*", "4x3x3x3 OIHW", "3x8x8", "4x8x8", "fc.weight"):
+    for part in ("conv.weight", "same *", "4x3x3x3 OIHW", "3x8x8", "4x8x8", "fc.weight"):
         assert part in result.stdout
 
 
@@ -480,21 +481,6 @@ def _spawn(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         check=False,
         env=os.environ | environment,
     )
-
-
-def _fastest(*command: str) -> float:
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def test_help_and_import_answer_at_once() -> None:
-    code = "import sys; sys.argv = ['spectral-conv', '--help']; from spectral_conv.cli import main; main()"
-    assert _fastest(sys.executable, "-c", code) < 0.4
-    assert _fastest(sys.executable, "-c", "import spectral_conv") < 0.4
 
 
 def test_help_imports_nothing_heavy() -> None:

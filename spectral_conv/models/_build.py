@@ -113,4 +113,5 @@ def _unusable(tensor: StoredTensor, reason: str) -> Skipped:
     return Skipped(
         name=tensor.name,
         reason=f"a convolution of shape {list(tensor.shape)} that cannot be analysed: {reason}",
+        spoiled=True,
     )

@@ -22,10 +22,13 @@ class Skipped:
         Full name in the file.
     reason : str
         Why it was not taken, and the remedy where there is one.
+    spoiled : bool
+        Whether it is a convolution, one that cannot be analysed.
     """
 
     name: str
     reason: str
+    spoiled: bool = False
 
 
 # Operators compare by identity, so comparing layers or models by value would only look as if it worked.

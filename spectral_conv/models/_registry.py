@@ -87,4 +87,4 @@ def _first_bytes(path: Path) -> bytes:
 def _inside(folder: Path) -> str:
     suffixes = [suffix for reader in READERS for suffix in reader.SUFFIXES]
     names = sorted(item.name for item in folder.iterdir() if item.suffix.lower() in suffixes)
-    return f"it holds {', '.join(names[:5])}" if names else "it holds none"
+    return f"it holds {', '.join(names[:5])}{' and others' * (len(names) > 5)}" if names else "it holds none"

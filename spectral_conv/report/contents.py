@@ -68,15 +68,16 @@ class ContentsTable:
         if matrix:
             table.add_column("matrix", no_wrap=True, justify="right", style="dim")
         for report in self.reports:
-            name = Text(printable(report.name), style="bold") + Text("*" if report.assumed else "", style="yellow")
-            kernel = f"{_times(report.kernel_shape)} {report.layout}"
+            name = Text(printable(report.name), style="bold")
+            kernel = _times(report.kernel_shape) + (f" {report.layout}" if matrix else "")
             row: list[RenderableType] = [
                 name,
                 kernel,
                 _times(report.input_shape),
                 _times(report.output_shape),
             ]
-            row.append(describe_geometry(report) or "stride 1, same")
+            geometry = Text(describe_geometry(report) or "stride 1, same")
+            row.append(geometry + Text(" *" if report.assumed else "", style="yellow"))
             if matrix:
                 row.append(f"{math.prod(report.output_shape)} x {math.prod(report.input_shape)}")
             table.add_row(*row)

@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("matvec", "circulant_spectrum")
+BENCHMARKS = ("startup", "matvec", "circulant_spectrum")
 
 
 def main(names: list[str]) -> int:
