@@ -75,6 +75,8 @@ def _first_bytes(path: Path) -> bytes:
             raise ModelError(f"{path} is no regular file (a device or a pipe). Copy the model to a file.")
         with path.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
+    except ModelError:
+        raise
     except FileNotFoundError as error:
         raise ModelError(f"There is no file {path}. Check the path.") from error
     except (OSError, ValueError) as error:

@@ -43,6 +43,7 @@ def factorized_flops(conv: ConvOperator) -> float:
     return float(table.size) * float(table.bandwidth + 1) ** 2
 
 
+@serial_blas()
 def smallest_triplets(
     conv: ConvOperator, k: int, *, tolerance: float, largest: float, maxiter: int, rng: np.random.Generator
 ) -> SingularTriplets:
@@ -64,13 +65,6 @@ def smallest_triplets(
     G. H. Golub, R. Underwood, "The block Lanczos method for computing eigenvalues", in Mathematical Software III
     (1977).
     """
-    with serial_blas():
-        return _search_smallest(conv, k, tolerance, largest, maxiter, rng)
-
-
-def _search_smallest(
-    conv: ConvOperator, k: int, tolerance: float, largest: float, maxiter: int, rng: np.random.Generator
-) -> SingularTriplets:
     table = _smaller_gram(conv)
     outer_side = table.outer != conv.geometry.transposed  # whether A is M M^T of the layer itself
     inverse = _ShiftedInverse(conv, table)

@@ -29,6 +29,7 @@ def lanczos_bytes(conv: ConvOperator, k: int) -> int:
     return 8 * sum(conv.shape) * (k + 4 * max(4, k))
 
 
+@serial_blas()
 def largest_triplets(
     conv: ConvOperator,
     k: int,
@@ -48,19 +49,6 @@ def largest_triplets(
     ----------
     J. Baglama, L. Reichel, "Restarted block Lanczos bidiagonalization methods", Numer. Algorithms 43 (2006).
     """
-    with serial_blas():
-        return _iterate(conv, k, tolerance, start, maxiter, rng, memory_limit)
-
-
-def _iterate(
-    conv: ConvOperator,
-    k: int,
-    tolerance: float,
-    start: NDArray[np.floating] | None,
-    maxiter: int,
-    rng: np.random.Generator,
-    memory_limit: float,
-) -> SingularTriplets:
     rows, columns = conv.shape
     flip = columns > rows
     seeds, on_rows = (right_seeds(conv, rng), conv.geometry.transposed) if start is None else (start, False)
