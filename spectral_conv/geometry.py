@@ -122,15 +122,15 @@ class ConvGeometry:
         ndim = len(kernel)
         geometry = cls(
             kernel_size=kernel,
-            stride=_per_axis("stride", stride, ndim, minimum=1),
-            dilation=_per_axis("dilation", dilation, ndim, minimum=1),
-            padding=_padding_pairs(padding, kernel, _per_axis("dilation", dilation, ndim, minimum=1)),
+            stride=per_axis("stride", stride, ndim, minimum=1),
+            dilation=per_axis("dilation", dilation, ndim, minimum=1),
+            padding=_padding_pairs(padding, kernel, per_axis("dilation", dilation, ndim, minimum=1)),
             padding_mode=_word("padding_mode", padding_mode, PADDING_MODES),
             groups=as_integer("groups", groups, minimum=1),
             in_channels=as_integer("in_channels", in_channels, minimum=1),
             out_channels=as_integer("out_channels", out_channels, minimum=1),
             transposed=bool(transposed),
-            output_padding=_per_axis("output_padding", output_padding, ndim, minimum=0),
+            output_padding=per_axis("output_padding", output_padding, ndim, minimum=0),
             input_shape=_input_shape(input_shape, ndim),
         )
         geometry._check()
@@ -242,7 +242,8 @@ def as_integer(name: str, value: Any, *, minimum: int) -> int:
     return number
 
 
-def _per_axis(name: str, value: Any, ndim: int, *, minimum: int) -> tuple[int, ...]:
+def per_axis(name: str, value: Any, ndim: int, *, minimum: int) -> tuple[int, ...]:
+    """Return `value` as one int per spatial axis, or raise a ValueError that names it."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         return (as_integer(name, value, minimum=minimum),) * ndim
     entries = tuple(value)
@@ -258,7 +259,7 @@ def _input_shape(value: Any, ndim: int) -> tuple[int, ...]:
         raise ValueError(
             f"`input_shape` must have one entry per spatial axis, {ndim} for this kernel; got {value!r}."
         )
-    return _per_axis("input_shape", value, ndim, minimum=1)
+    return per_axis("input_shape", value, ndim, minimum=1)
 
 
 def _word(name: str, value: Any, known: Sequence[str]) -> str:
@@ -283,7 +284,7 @@ def _padding_pairs(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, .
             f"`padding` must be 'same', 'valid', an int or (before, after) pairs; got {padding!r}.{hint}"
         )
     if not isinstance(padding, Iterable):
-        return tuple((p, p) for p in _per_axis("padding", padding, len(kernel), minimum=0))
+        return tuple((p, p) for p in per_axis("padding", padding, len(kernel), minimum=0))
     entries = tuple(padding)
     if len(entries) != len(kernel):
         raise ValueError(
@@ -294,5 +295,5 @@ def _padding_pairs(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, .
 
 
 def _pair(entry: Any) -> tuple[int, int]:
-    before, after = _per_axis("padding", entry, 2, minimum=0)
+    before, after = per_axis("padding", entry, 2, minimum=0)
     return before, after

@@ -45,30 +45,53 @@ class AxisPairs:
         return int(np.abs(self.second - self.first).max(initial=0))
 
 
+# The reads at a shared pixel (own pixel relative to the first, tap), and which of them is looked at: pixel and tap.
+_Meeting = tuple[tuple[tuple[int, int], ...], int, int]
+
+
 def axis_pairs(axis: Axis, *, outer: bool) -> AxisPairs:
     """Group the pixel pairs of one axis: input pixels for ``M^T M``, output pixels for ``M M^T`` (`outer`)."""
     row, tap = np.nonzero(axis.reads != NOTHING)
     pixel = axis.reads[row, tap]
     # Two reads pair up when they share the output (M^T M) or the input pixel (M M^T).
-    shared, own = (pixel, row) if outer else (row, pixel)
-    order = np.argsort(shared, kind="stable")
-    shared, own, tap = shared[order], own[order], tap[order]
-    bounds = np.flatnonzero(np.diff(shared, prepend=-1, append=-1))
-    pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for start, stop in itertools.pairwise(bounds.tolist()):
-        reads = list(zip(own[start:stop].tolist(), tap[start:stop].tolist(), strict=True))
-        for (p, a), (q, b) in itertools.product(reads, reads):
-            pairs.setdefault((p, q), []).append((a, b))
+    own, shared = (row, pixel) if outer else (pixel, row)
+    # Kinds of shared pixels by the reads that meet there, relative to the first; then kinds of own pixels by the
+    # kinds of shared pixels that they meet and which of the reads there is theirs: only O(k) of either occur.
+    meeting = _lists(shared, np.stack([own, tap], axis=1))
+    first = {y: reads[0][0] for y, reads in meeting.items()}
+    relative = {y: tuple((x - first[y], a) for x, a in reads) for y, reads in meeting.items()}
+    kinds: dict[tuple[_Meeting, ...], list[int]] = {}
+    for x, reads in _lists(own, np.stack([shared, tap], axis=1)).items():
+        kinds.setdefault(tuple((relative[y], x - first[y], a) for y, a in reads), []).append(x)
     known: dict[tuple[tuple[int, int], ...], int] = {}
-    kind = [known.setdefault(tuple(sorted(taps)), len(known)) for taps in pairs.values()]
-    ends = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+    ends: list[Indices] = []
+    kind: list[Indices] = []
+    for signature, pixels in kinds.items():
+        partners: dict[int, list[tuple[int, int]]] = {}
+        for met, position, a in signature:
+            for x, b in met:
+                partners.setdefault(x - position, []).append((a, b))
+        own_pixels = np.array(pixels)
+        for distance, taps in partners.items():
+            ends.append(np.stack([own_pixels, own_pixels + distance]))
+            kind.append(np.full(len(pixels), known.setdefault(tuple(sorted(taps)), len(known))))
+    pairs = np.concatenate(ends, axis=1) if ends else np.empty((2, 0), np.int64)
     return AxisPairs(
-        first=np.ascontiguousarray(ends[:, 0]),
-        second=np.ascontiguousarray(ends[:, 1]),
-        kind=np.array(kind, dtype=np.int64),
+        first=np.ascontiguousarray(pairs[0]),
+        second=np.ascontiguousarray(pairs[1]),
+        kind=np.concatenate(kind) if kind else np.empty(0, np.int64),
         sets=tuple(np.array(taps, dtype=np.int64) for taps in known),
         pixels=axis.outputs if outer else axis.inputs,
     )
+
+
+def _lists(keys: Indices, items: Indices) -> dict[int, list[tuple[int, int]]]:
+    """Rows of `items` (n, 2) by key, sorted."""
+    order = np.lexsort((items[:, 1], items[:, 0], keys))
+    lists: dict[int, list[tuple[int, int]]] = {}
+    for key, (x, a) in zip(keys[order].tolist(), items[order].tolist(), strict=True):
+        lists.setdefault(key, []).append((x, a))
+    return lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,21 +137,14 @@ class GramTable:
         rows = flat.swapaxes(1, 2) if self.outer else flat  # (T, channels, other)
         count, other = len(rows), rows.shape[2]
         stacked = rows.reshape(count * self.channels, other)
-        products = (stacked @ stacked.T).reshape(count, self.channels, count, self.channels)
-        table = np.empty((*(len(pairs.sets) for pairs in self.pairs), self.channels, self.channels))
-        for kinds in np.ndindex(*table.shape[:-2]):
-            sets = [pairs.sets[kind] for pairs, kind in zip(self.pairs, kinds, strict=True)]
-            table[kinds] = self._block(products, sets, sizes)
-        return table
-
-    def _block(
-        self, products: NDArray[np.floating], sets: list[Indices], sizes: tuple[int, ...]
-    ) -> NDArray[np.floating]:
-        first = second = np.zeros(1, np.int64)
-        for taps, k in zip(sets, sizes, strict=True):
-            first = (first[:, None] * k + taps[:, 0]).ravel()
-            second = (second[:, None] * k + taps[:, 1]).ravel()
-        return np.asarray(products[first, :, second, :].sum(axis=0))
+        table = (stacked @ stacked.T).reshape(*sizes, self.channels, *sizes, self.channels)
+        # Axis by axis, replace the taps (a, b) of the two factors by sums over the sets of tap pairs.
+        for i, pairs in enumerate(self.pairs):
+            member = np.zeros((len(pairs.sets), sizes[i], sizes[i]))
+            for j, taps_of_set in enumerate(pairs.sets):
+                np.add.at(member[j], (taps_of_set[:, 0], taps_of_set[:, 1]), 1.0)
+            table = np.tensordot(member, table, axes=([1, 2], [i, ndim + 1]))
+        return np.ascontiguousarray(table.transpose(*range(ndim)[::-1], ndim, ndim + 1))
 
 
 def gram_table(geometry: ConvGeometry, *, outer: bool) -> GramTable:

@@ -122,7 +122,7 @@ def test_vectors_rebuild_the_symbol(groups: int) -> None:
 
 def test_a_grid_that_the_stride_does_not_divide_is_refused() -> None:
     conv = ConvOperator(np.ones((3, 3, 1, 1)), (8, 8), stride=2)
-    with pytest.raises(ValueError, match=r"`grid` must have 2 positive multiples of the stride \(2, 2\); got \(8, 7"):
+    with pytest.raises(ValueError, match=r"`grid` must have multiples of the stride \(2, 2\); got \(8, 7"):
         circulant_singular_values(conv, (8, 7))
 
 

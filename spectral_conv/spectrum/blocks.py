@@ -83,7 +83,7 @@ def block_triplets(conv: ConvOperator, k: int, *, smallest: bool) -> SingularTri
 def block_margin(conv: ConvOperator, largest: float) -> float:
     """Bound the error of the blocks' singular values, as for a dense matrix of the size of a block."""
     g, h = conv.geometry.plain_channels
-    return max(h, g * int(np.prod(conv.geometry.kernel_size))) * EPS * largest
+    return (max(h, g * int(np.prod(conv.geometry.kernel_size))) + 10) * EPS * largest
 
 
 def _matrix(conv: ConvOperator, pattern: _Pattern) -> NDArray[np.floating]:

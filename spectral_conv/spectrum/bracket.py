@@ -11,6 +11,7 @@ from spectral_conv.geometry import NOTHING, Axis
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import Enclosure, StopReason
 from spectral_conv.spectrum.factorized import factorized_bytes, factorized_flops, smallest_triplets
+from spectral_conv.spectrum.scale import is_zero, normalized
 from spectral_conv.spectrum.seeds import right_seeds
 from spectral_conv.spectrum.verify import EPS
 
@@ -59,28 +60,29 @@ def bracket_smallest(conv: ConvOperator, rng: np.random.Generator, memory_limit:
     root mean square, ``||M||_F / sqrt(min(rows, columns))``.
     """
     upper = frobenius_norm(conv) / math.sqrt(min(conv.shape))
-    basis = "theorem: least singular value <= root mean square"
-    applications = 0
     for size in _CORNERS:
         corner = _corner(conv, size)
         if corner is None:
             break
         if factorized_bytes(corner) > memory_limit or factorized_flops(corner) > _MOST_FLOPS:
             continue
-        found = smallest_triplets(
-            corner, 1, tolerance=1e-6, largest=max(upper, np.finfo(float).tiny), maxiter=400, rng=rng
-        )
-        applications = found.applications
+        if is_zero(corner):
+            return _least(0.0, size, 0)
+        scaled, scale = normalized(corner)
+        found = smallest_triplets(scaled, 1, tolerance=1e-6, largest=frobenius_norm(scaled), maxiter=400, rng=rng)
         # ||Mx|| / ||x|| is an upper bound however well the iteration converged.
-        if found.values[0] + found.residuals[0] < upper:
-            upper = float(found.values[0] + found.residuals[0])
-            basis = f"theorem: restriction to a corner of {size} pixels per axis"
-        break
+        bound = float(found.values[0] + found.residuals[0]) * scale
+        return _least(min(bound, upper), size if bound < upper else 0, found.applications)
+    return _least(upper, 0, 0)
+
+
+def _least(upper: float, corner: int, applications: int) -> Enclosure:
+    basis = f"restriction to a corner of {corner} pixels per axis" if corner else "least <= root mean square"
     return Enclosure(
         lower=0.0,
         value=upper,
         upper=upper * (1 + 100 * EPS),
-        basis=basis,
+        basis=f"theorem: {basis}",
         method="bracket",
         applications=applications,
         stop_reason=StopReason.LIMIT,

@@ -22,9 +22,10 @@ def dense_margin(conv: ConvOperator, largest: float) -> float:
     """Bound the error of LAPACK's singular values.
 
     By Weyl's inequality each is off by at most the norm of the backward error, ``p(m, n) eps ||M||``; LAPACK's
-    guide calls p a modest polynomial, and ``max(m, n)`` has been generous in every test.
+    guide calls p a modest polynomial; ``max(m, n) + 10`` held in every test (errors were below 1.4 max(m, n) for the
+    smallest matrices, far below for others).
     """
-    return max(conv.shape) * EPS * largest
+    return (max(conv.shape) + 10) * EPS * largest
 
 
 def dense_values(conv: ConvOperator) -> NDArray[np.floating]:

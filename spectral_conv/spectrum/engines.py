@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spectral_conv.geometry import NOTHING
+from spectral_conv._threads import serial_blas
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import MemoryLimitError, NotApplicableError, SingularTriplets, StopReason
 from spectral_conv.spectrum.blocks import block_triplets, falls_apart
@@ -17,10 +16,12 @@ from spectral_conv.spectrum.circulant import circulant_triplets, is_circulant
 from spectral_conv.spectrum.dense import dense_bytes, dense_triplets
 from spectral_conv.spectrum.factorized import factorized_bytes, smallest_triplets
 from spectral_conv.spectrum.lanczos import lanczos_bytes, largest_triplets
+from spectral_conv.spectrum.scale import is_zero, normalized
 
 METHODS = ("auto", "dense", "lanczos", "factorized", "blocks", "symbol")
-# Below this the dense decomposition takes a few milliseconds, less than the others need to set up.
-_DENSE_SIDE, _DENSE_ENTRIES = 160, 160 * 1600
+# Up to these, the dense decomposition takes a few milliseconds, less than the others need to set up; an operator of
+# so few rows or columns leaves an iteration nothing to do.
+_DENSE_SIDE, _DENSE_PRODUCTS, _DENSE_ALWAYS = 160, 160**2 * 1600, 24
 _MAXITER = {"lanczos": 20_000, "factorized": 2_000}
 
 
@@ -37,10 +38,10 @@ class Request:
     rng: np.random.Generator
 
 
+@serial_blas()
 def solve(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
-    """Scale, split into groups, run an engine on each, merge."""
-    scaled, scale = normalized(conv)
-    groups = scaled.split_groups()
+    """Split into groups, scale each, run an engine on it, merge."""
+    groups = conv.split_groups()
     own = min(request.k, min(groups[0].shape))
     engine = _engine(groups[0], request)
     parts = []
@@ -49,8 +50,9 @@ def solve(conv: ConvOperator, request: Request, start: NDArray[np.floating] | No
             parts.append(_zero_triplets(group, own))
             continue
         rows = None if start is None else np.split(start, len(groups), axis=1)[i].reshape(len(start), -1)
-        parts.append(engine(group, dataclasses.replace(request, k=own), rows))
-    return _merge(conv, parts, request, scale)
+        scaled, scale = normalized(group)
+        parts.append(_rescaled(engine(scaled, dataclasses.replace(request, k=own), rows), scale))
+    return _merge(conv, parts, request)
 
 
 Engine = Callable[[ConvOperator, Request, "NDArray[np.floating] | None"], SingularTriplets]
@@ -65,10 +67,7 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
             method = "symbol"
         elif falls_apart(group):
             method = "blocks"
-        elif (min(rows, columns) <= _DENSE_SIDE and rows * columns <= _DENSE_ENTRIES) or (
-            # So many triplets leave an iteration no room to converge.
-            4 * request.k > min(rows, columns)
-        ):
+        elif _suits_dense(min(rows, columns), max(rows, columns), request.k):
             method = "dense"
         else:
             method = "factorized" if request.smallest else "lanczos"
@@ -104,6 +103,11 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
     }[method]
 
 
+def _suits_dense(small: int, large: int, k: int) -> bool:
+    """Whether LAPACK takes a few milliseconds, or the triplets leave an iteration no room to converge."""
+    return (small <= _DENSE_SIDE and small**2 * large <= _DENSE_PRODUCTS) or small <= max(_DENSE_ALWAYS, 8 * k)
+
+
 def _run_lanczos(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
     return largest_triplets(
         conv,
@@ -131,8 +135,18 @@ def _run_factorized(conv: ConvOperator, request: Request) -> SingularTriplets:
     return dataclasses.replace(found, applications=found.applications + scale.applications)
 
 
-def _merge(conv: ConvOperator, parts: list[SingularTriplets], request: Request, scale: float) -> SingularTriplets:
-    """Merge the groups' triplets, the channels of the others zero, and undo the scaling."""
+def _rescaled(part: SingularTriplets, scale: float) -> SingularTriplets:
+    return dataclasses.replace(
+        part,
+        values=part.values * scale,
+        residuals=part.residuals * scale,
+        lower=part.lower * scale,
+        upper=part.upper * scale,
+    )
+
+
+def _merge(conv: ConvOperator, parts: list[SingularTriplets], request: Request) -> SingularTriplets:
+    """Merge the groups' triplets; the channels of the other groups are zero."""
     values = np.concatenate([part.values for part in parts])
     owner = np.repeat(np.arange(len(parts)), [len(part.values) for part in parts])
     order = np.argsort(values if request.smallest else -values, kind="stable")[: request.k]
@@ -147,12 +161,12 @@ def _merge(conv: ConvOperator, parts: list[SingularTriplets], request: Request, 
     reasons = {part.stop_reason for part in parts}
     failed = reasons - {StopReason.CONVERGED, StopReason.DIRECT}
     return SingularTriplets(
-        values=values[order] * scale,
+        values=values[order],
         left=left,
         right=right,
-        residuals=np.concatenate([part.residuals for part in parts])[order] * scale,
-        lower=np.concatenate([part.lower for part in parts])[order] * scale,
-        upper=np.concatenate([part.upper for part in parts])[order] * scale,
+        residuals=np.concatenate([part.residuals for part in parts])[order],
+        lower=np.concatenate([part.lower for part in parts])[order],
+        upper=np.concatenate([part.upper for part in parts])[order],
         applications=sum(part.applications for part in parts),
         method=next((part.method for part in parts if part.values.any()), parts[0].method),
         stop_reason=next(iter(failed)) if failed else parts[0].stop_reason,
@@ -173,24 +187,6 @@ def _zero_triplets(conv: ConvOperator, k: int) -> SingularTriplets:
         method="blocks",
         stop_reason=StopReason.DIRECT,
     )
-
-
-def is_zero(conv: ConvOperator) -> bool:
-    """Whether M is zero: no nonzero weight ever meets the input."""
-    meets = np.ones((), dtype=bool)
-    for axis in conv.geometry.axes:
-        meets = np.logical_and.outer(meets, (axis.reads != NOTHING).any(axis=0))
-    return not conv.plain_kernel[meets].any()
-
-
-def normalized(conv: ConvOperator) -> tuple[ConvOperator, float]:
-    """Scale the weights by a power of two to at most 1: no digit changes, and no square overflows."""
-    largest = float(np.abs(conv.kernel).max())
-    if largest == 0.0:
-        return conv, 1.0
-    exponent = int(np.frexp(largest)[1])
-    weights = np.ldexp(conv.kernel.astype(np.float64), -exponent)
-    return conv.with_kernel(weights), math.ldexp(1.0, exponent)
 
 
 def require_dense(conv: ConvOperator, memory: float, *, vectors: bool) -> None:

@@ -11,7 +11,7 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.results import Enclosure, MemoryLimitError
 from spectral_conv.spectrum.bracket import bracket_largest, bracket_smallest
 from spectral_conv.spectrum.checks import memory_or_half
-from spectral_conv.spectrum.engines import normalized
+from spectral_conv.spectrum.scale import normalized
 from spectral_conv.spectrum.triplets import Which, singular_triplets
 
 _BASES = {
@@ -154,19 +154,18 @@ def _extreme(conv: ConvOperator, which: Which, rtol: float, memory_limit: float 
 
 def _bracket(conv: ConvOperator, which: Which, memory: float) -> Enclosure:
     """Bracket every group; the largest of the norms, the least of the smallest values."""
-    scaled, scale = normalized(conv)
     rng = np.random.default_rng(0)
-    groups = scaled.split_groups()
-    if which == "largest":
-        parts = [bracket_largest(group, rng) for group in groups]
-        chosen, pick = max(parts, key=lambda part: part.upper), max
-    else:
-        parts = [bracket_smallest(group, rng, memory) for group in groups]
-        chosen, pick = min(parts, key=lambda part: part.upper), min
+    parts = []
+    for group in conv.split_groups():
+        scaled, scale = normalized(group)
+        part = bracket_largest(scaled, rng) if which == "largest" else bracket_smallest(scaled, rng, memory)
+        ends = {name: getattr(part, name) * scale for name in ("lower", "value", "upper")}
+        parts.append(dataclasses.replace(part, **ends))
+    pick = max if which == "largest" else min
+    chosen = pick(parts, key=lambda part: part.upper)
     return dataclasses.replace(
         chosen,
-        lower=scale * pick(part.lower for part in parts),
-        value=scale * pick(part.value for part in parts),
-        upper=scale * pick(part.upper for part in parts),
+        lower=pick(part.lower for part in parts),
+        value=pick(part.value for part in parts),
         applications=sum(part.applications for part in parts),
     )

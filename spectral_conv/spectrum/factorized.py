@@ -20,6 +20,8 @@ from spectral_conv.spectrum.verify import EPS, assemble_triplets
 # Right-hand sides per solution: as many near-null vectors may crowd below sqrt(shift), where the inverse cannot tell
 # them apart; a block that holds them all does not need to.
 _BLOCK = 8
+# Most blocks of the basis; the search ends there.
+_MOST_BLOCKS = 40
 # The shift, in units of eps ||A||_1; tenfold while the factorization breaks down.
 _SHIFT = 4.0
 _SHIFT_GROWTH, _SHIFT_ATTEMPTS = 10.0, 6
@@ -33,7 +35,7 @@ def factorized_bytes(conv: ConvOperator) -> int:
     taps = math.prod(conv.geometry.kernel_size)
     band = 8 * table.size * (table.bandwidth + 1)
     blocks = 8 * table.channels**2 * (taps**2 + math.prod(len(pairs.sets) for pairs in table.pairs))
-    bases = 8 * sum(conv.shape) * 12 * _BLOCK
+    bases = 8 * sum(conv.shape) * (min(_MOST_BLOCKS * _BLOCK, min(conv.shape)) + 2 * _BLOCK)
     return band + blocks + bases
 
 
@@ -73,7 +75,7 @@ def smallest_triplets(
     target = tolerance * largest
     best, reason = None, StopReason.MAXITER
     previous = np.full(k, np.inf)
-    for _ in range(max(1, maxiter // _BLOCK)):
+    for _ in range(min(max(1, maxiter // search.block), _MOST_BLOCKS)):
         exhausted = search.extend()
         values = search.ritz_values()
         settled = np.all(np.abs(values - previous) <= 0.1 * target)
@@ -119,7 +121,8 @@ class _ShiftedInverse:
         shift, growth = 0.0, 1.0
         for _ in range(_SHIFT_ATTEMPTS):
             self._band = assemble_band(table, conv.plain_kernel)
-            shift = growth * _SHIFT * EPS * float(banded.largest_column_sum(self._band))
+            norm = float(banded.largest_column_sum(self._band))
+            shift = max(growth * _SHIFT * EPS * norm, np.finfo(float).tiny)
             self._band[:, 0] += shift
             if banded.factor(self._band) == 0:
                 return
@@ -176,42 +179,48 @@ class _Search:
         self._inverse, self._forward, self._k = inverse, forward, k
         self._size = size
         self._state = rng.integers(1, 2**31, size=1)
-        self._block = min(max(_BLOCK, k), size)
-        self._next: NDArray[np.floating] = rng.standard_normal((self._block, size))
-        self._basis: NDArray[np.floating] = np.empty((0, size))
-        # The images M x of the basis, orthonormalized, and the triangle that goes with them.
-        self._images: NDArray[np.floating] = np.empty((0, image_size))
-        self._triangle: NDArray[np.floating] = np.zeros((0, 0))
+        self.block = min(max(_BLOCK, k), size)
+        self._next: NDArray[np.floating] = rng.standard_normal((self.block, size))
+        # Rows of the basis and their images M x, orthonormalized, with the triangle that goes with them. The pages of
+        # these arrays are taken from memory as they are filled.
+        most = min(size, _MOST_BLOCKS * self.block)
+        self._basis = np.empty((most, size))
+        self._images = np.empty((most, image_size))
+        self._triangle = np.zeros((most, most))
+        self._filled = 0
         self.applications = 0
 
     def extend(self) -> bool:
         """Add one block to the basis; return whether the basis now spans everything."""
-        block = np.ascontiguousarray(self._next[: self._size - len(self._basis)])
-        convolution.orthonormalize(self._basis, block, self._state, *_coefficients(self._basis, block))
+        n = self._filled
+        block = np.ascontiguousarray(self._next[: self._size - n])
+        stop = n + len(block)
+        convolution.orthonormalize(self._basis[:n], block, self._state, *_coefficients(n, len(block)))
         images = np.stack([self._forward(row) for row in block])
         self.applications += len(block)
-        above, corner = _coefficients(self._images, images)
-        convolution.orthonormalize(self._images, images, self._state, above, corner)
-        self._basis = np.concatenate([self._basis, block])
-        self._images = np.concatenate([self._images, images])
-        self._triangle = np.block([[self._triangle, above], [np.zeros((len(block), len(above))), corner]])
-        if len(self._basis) < self._size:
+        above, corner = _coefficients(n, len(block))
+        convolution.orthonormalize(self._images[:n], images, self._state, above, corner)
+        self._basis[n:stop], self._images[n:stop] = block, images
+        self._triangle[:n, n:stop], self._triangle[n:stop, n:stop] = above, corner
+        self._filled = stop
+        if stop < self._size:
             self._next = self._inverse(block)
-        return len(self._basis) == self._size
+        return stop == self._size
 
     def ritz_values(self) -> NDArray[np.floating]:
         """Return the smallest `k` values of ``||M x||`` over the basis, ascending."""
-        left, values, right = np.linalg.svd(self._triangle)
+        n = self._filled
+        left, values, right = np.linalg.svd(self._triangle[:n, :n])
         self._left, self._right = left.T[::-1][: self._k], right[::-1][: self._k]
         return np.asarray(values[::-1][: self._k])
 
     def triplets(self, backward: Callable[[NDArray[Any]], NDArray[Any]]) -> _Pairs:
         """Form triplets from the Ritz vectors, improve the far vectors, and measure the residuals."""
-        near = self._right @ self._basis
+        near = self._right @ self._basis[: self._filled]
         near /= np.linalg.norm(near, axis=1, keepdims=True)
         images = np.stack([self._forward(v) for v in near])
         values = np.linalg.norm(images, axis=1)
-        far = self._left @ self._images
+        far = self._left @ self._images[: self._filled]
         # M v / s carries rounding errors of eps * largest / s; a step of M^T u = s v, solved through the normal
         # equations, takes them out of every direction that matters.
         for _ in range(_IMPROVEMENTS):
@@ -230,7 +239,5 @@ class _Search:
         return _Pairs(values=values, near=near, far=far, residuals=residuals)
 
 
-def _coefficients(
-    basis: NDArray[np.floating], block: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    return np.empty((len(basis), len(block))), np.empty((len(block), len(block)))
+def _coefficients(n: int, rows: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    return np.empty((n, rows)), np.empty((rows, rows))

@@ -7,13 +7,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spectral_conv.geometry import as_integer
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import NotConvergedError, SingularTriplets, StopReason
 from spectral_conv.spectrum.checks import check_operator, check_word, checked_positive, memory_or_half
 from spectral_conv.spectrum.dense import dense_values
-from spectral_conv.spectrum.engines import METHODS, Request, normalized, require_dense, solve
+from spectral_conv.spectrum.engines import METHODS, Request, require_dense, solve
 
 Which = Literal["largest", "smallest"]
+# More rows of a start than this (or than the triplets wanted) only make every step dearer.
+_MOST_START_ROWS = 8
 
 
 def singular_triplets(
@@ -48,10 +51,11 @@ def singular_triplets(
         "auto" takes "symbol" for circular padding and "blocks" where no pixel is read twice (both without
         iteration), "dense" for small operators, else "lanczos" for the largest and "factorized" for the smallest.
     start : array_like or SingularTriplets, optional
-        Right vectors ``(b, in_channels, *input_shape)`` from which "lanczos" starts instead of its own seeds, for
-        example those of a slightly different kernel. The other methods need none.
+        Right vectors ``(b, in_channels, *input_shape)`` from which "lanczos" starts beside its own seeds, for
+        example those of a slightly different kernel; the first max(k, 8) are used. The other methods need none.
     maxiter : int, optional
-        Most applications of M and M^T, per group; default 20,000 for "lanczos", 2,000 for "factorized".
+        About how many applications of M and M^T to make at most, per group; default 20,000 for "lanczos".
+        "factorized" ends after 40 blocks of vectors at the latest.
     memory_limit : float, optional
         In bytes; default: half of the memory that is free.
     rng : numpy.random.Generator or int, optional
@@ -103,11 +107,11 @@ def singular_triplets(
         smallest=which == "smallest",
         rtol=checked_positive("rtol", rtol),
         method=method,
-        maxiter=maxiter if maxiter is None else int(checked_positive("maxiter", maxiter)),
+        maxiter=None if maxiter is None else as_integer("maxiter", maxiter, minimum=1),
         memory=memory_or_half(memory_limit),
         rng=np.random.default_rng(0 if rng is None else rng),
     )
-    result = solve(conv, request, _start_rows(conv, start))
+    result = solve(conv, request, _start_rows(conv, start, int(k)))
     if result.stop_reason not in (StopReason.CONVERGED, StopReason.DIRECT) and on_failure == "raise":
         raise NotConvergedError(result)
     return result
@@ -142,20 +146,24 @@ def singular_values(conv: ConvOperator, *, memory_limit: float | None = None) ->
     array([1.8019, 1.247 , 0.445 ])
     """
     check_operator(conv)
-    scaled, scale = normalized(conv)
-    groups = scaled.split_groups()
+    groups = conv.split_groups()
     require_dense(groups[0], memory_or_half(memory_limit), vectors=False)
+    # LAPACK scales by itself.
     values = np.concatenate([dense_values(group) for group in groups])
-    return np.asarray(-np.sort(-values) * scale)
+    return np.asarray(-np.sort(-values))
 
 
-def _start_rows(conv: ConvOperator, start: ArrayLike | SingularTriplets | None) -> NDArray[np.floating] | None:
+def _start_rows(
+    conv: ConvOperator, start: ArrayLike | SingularTriplets | None, k: int
+) -> NDArray[np.floating] | None:
     if start is None:
         return None
-    rows = np.asarray(start.right if isinstance(start, SingularTriplets) else start, dtype=np.float64)
+    rows = np.asarray(start.right if isinstance(start, SingularTriplets) else start)
     shape = (conv.in_channels, *conv.input_shape)
-    if rows.shape[1:] != shape or rows.ndim != len(shape) + 1 or not rows.any() or not np.isfinite(rows).all():
+    fits = rows.dtype.kind in "fiu" and rows.ndim == len(shape) + 1 and rows.shape[1:] == shape
+    if not fits or not np.isfinite(rows).all() or not rows.reshape(len(rows), -1).any(axis=1).all():
         raise ValueError(
-            f"`start` must be finite, not all zero, of shape (b, {', '.join(map(str, shape))}); got {rows.shape}."
+            f"`start` must hold real, finite vectors, none of them zero, of shape (b, {', '.join(map(str, shape))}); "
+            f"got {rows.dtype} of shape {rows.shape}."
         )
-    return rows
+    return rows[: max(k, _MOST_START_ROWS)].astype(np.float64)

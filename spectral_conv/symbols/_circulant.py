@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spectral_conv._kernels import singular_values as kernels
 from spectral_conv._threads import run_parallel
-from spectral_conv.geometry import ConvGeometry
+from spectral_conv.geometry import ConvGeometry, per_axis
 from spectral_conv.operator import ConvOperator
 from spectral_conv.symbols._transform import (
     SymbolBox,
@@ -54,11 +54,9 @@ def checked_grid(geometry: ConvGeometry, grid: int | Sequence[int] | None) -> tu
     """Return the frequency grid: `grid`, or the input size rounded up to multiples of the stride."""
     if grid is None:
         return tuple(-(-axis.inputs // axis.stride) * axis.stride for axis in geometry.axes)
-    sizes = (grid,) * geometry.ndim if isinstance(grid, int) else tuple(int(n) for n in grid)
-    if len(sizes) != geometry.ndim or any(n < 1 or n % s for n, s in zip(sizes, geometry.stride, strict=True)):
-        raise ValueError(
-            f"`grid` must have {geometry.ndim} positive multiples of the stride {geometry.stride}; got {grid!r}."
-        )
+    sizes = per_axis("grid", grid, geometry.ndim, minimum=1)
+    if any(n % s for n, s in zip(sizes, geometry.stride, strict=True)):
+        raise ValueError(f"`grid` must have multiples of the stride {geometry.stride}; got {grid!r}.")
     return sizes
 
 
@@ -159,7 +157,7 @@ def circulant_singular_values(conv: ConvOperator, grid: int | Sequence[int] | No
     rows = g * math.prod(geometry.stride)
     rank = min(rows, h)
     # A power of two keeps squares of entries in range and changes no digit.
-    scale = 2.0 ** np.frexp(np.abs(conv.kernel).max(initial=0.0))[1]
+    scale = 2.0 ** (np.frexp(np.abs(conv.kernel).max(initial=0.0))[1] - 1)
     taps = [group_taps(geometry, conv.plain_kernel / scale, group) for group in range(geometry.groups)]
     half = np.empty((geometry.groups, *half_grid(sizes), rank))
     few = rows * h <= _INTERLEAVED_ENTRIES
