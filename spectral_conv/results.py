@@ -90,7 +90,7 @@ class Enclosure:
         "theorem: <name>" (proved in exact arithmetic, with a margin for rounding) or "residual" (some
         singular value lies in the interval; that it is the extreme one is not proved).
     method : str
-        "dense", "lanczos", "factorized", "blocks", "symbol", or "bracket" where a limit was reached.
+        "dense", "lanczos", "davidson", "factorized", "blocks", "symbol", or "bracket" where a limit was reached.
     applications : int
         Every use of M or M^T.
     stop_reason : StopReason

@@ -77,7 +77,7 @@ def test_reference_case_every_method_and_both_ends(case: dict[str, Any]) -> None
     stated = reference_array(f"{case['name']}/singular_values")
     tried = []
     # Vectors of the larger cases by dense decomposition take too long here; their values are tested below.
-    methods = ["lanczos", "factorized", "blocks", "symbol"] + ["dense"] * (min(conv.shape) < 500)
+    methods = ["lanczos", "davidson", "factorized", "blocks", "symbol"] + ["dense"] * (min(conv.shape) < 500)
     for method, which in itertools.product(methods, ("largest", "smallest")):
         expected = stated[:3] if which == "largest" else stated[::-1][:3]
         try:
@@ -121,9 +121,9 @@ def test_any_geometry_factorized(conv: ConvOperator) -> None:
 def test_a_near_degenerate_pair_never_gives_the_second_value(seed: int) -> None:
     # w0 and -w0 give two singular values with relative gaps down to 1e-9: compare with many more triplets.
     conv = gaussian((3, 3, 64, 64, 12, 12), seed)
-    many = spectral_conv.singular_triplets(conv, 6, rtol=1e-6)
-    for rng in (None, 1, 2):
-        one = spectral_conv.singular_triplets(conv, 1, rng=rng)
+    many = spectral_conv.singular_triplets(conv, 6, rtol=1e-6, method="lanczos")
+    for rng, method in itertools.product((None, 1), ("lanczos", "davidson")):
+        one = spectral_conv.singular_triplets(conv, 1, rng=rng, method=method)
         assert one.values[0] >= many.values[0] * (1 - 1e-12)
 
 
@@ -132,8 +132,9 @@ def test_random_starts_find_the_largest_value_too(seed: int) -> None:
     conv = gaussian((3, 3, 64, 64, 12, 12), seed)
     reference = spectral_conv.spectral_norm(conv).value
     start = np.random.default_rng(100 + seed).standard_normal((2, 64, 12, 12))
-    found = spectral_conv.singular_triplets(conv, start=start)
-    assert found.values[0] == pytest.approx(reference, rel=1e-9)
+    for method in ("lanczos", "davidson"):
+        found = spectral_conv.singular_triplets(conv, start=start, method=method)
+        assert found.values[0] == pytest.approx(reference, rel=1e-9)
 
 
 def uncoupled(first: np.ndarray, second: np.ndarray) -> ConvOperator:
@@ -150,14 +151,16 @@ def test_channels_that_do_not_mix_hide_no_larger_value(seed: int, excess: float,
     a, b = np.random.default_rng(seed).standard_normal((2, 3, 3))
     norms = [spectral_conv.spectral_norm(ConvOperator(k[..., None, None], (16, 16))).value for k in (a, b)]
     conv = uncoupled(a / norms[0], (1 + excess) * b / norms[1])
-    assert spectral_conv.spectral_norm(conv, rtol=rtol).value == pytest.approx(1 + excess, rel=rtol)
+    for method in ("lanczos", "davidson"):
+        found = spectral_conv.singular_triplets(conv, rtol=rtol, method=method)
+        assert found.values[0] == pytest.approx(1 + excess, rel=rtol)
 
 
 def test_a_start_that_belongs_to_another_value_does_not_win() -> None:
     conv = gaussian((3, 3, 2, 2, 16, 16), 1)
     triplets = spectral_conv.singular_triplets(conv, 3)
-    for row in range(3):
-        found = spectral_conv.singular_triplets(conv, start=triplets.right[row : row + 1])
+    for row, method in itertools.product(range(3), ("lanczos", "davidson")):
+        found = spectral_conv.singular_triplets(conv, start=triplets.right[row : row + 1], method=method)
         assert found.values[0] == pytest.approx(triplets.values[0], rel=1e-10)
     a, b = np.random.default_rng(2).standard_normal((2, 3, 3))
     norms = [spectral_conv.spectral_norm(ConvOperator(k[..., None, None], (16, 16))).value for k in (a, b)]
@@ -166,16 +169,17 @@ def test_a_start_that_belongs_to_another_value_does_not_win() -> None:
     assert after.values[0] == pytest.approx(1.01, rel=1e-9)
 
 
+@pytest.mark.parametrize("method", ["lanczos", "davidson"])
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", range(6))
-def test_multiple_values_are_found_as_often_as_they_occur(seed: int, k: int) -> None:
+def test_multiple_values_are_found_as_often_as_they_occur(seed: int, k: int, method: str) -> None:
     # An orthonormal channel part makes every value double; dilation 2 makes them fourfold.
     rng = np.random.default_rng(seed)
     Q = np.linalg.qr(rng.standard_normal((4, 4)))[0][:2]
     double = ConvOperator(np.multiply.outer(rng.standard_normal((2, 3)), Q), (11, 13))
     fourfold = gaussian((3, 3, 2, 2, 16, 16), seed, dilation=2)
     for conv in (double, fourfold):
-        found = spectral_conv.singular_triplets(conv, k, method="lanczos").values
+        found = spectral_conv.singular_triplets(conv, k, method=method).values
         np.testing.assert_allclose(found, spectral_conv.singular_values(conv)[:k], rtol=1e-9)
 
 

@@ -8,21 +8,27 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from spectral_conv._taps import tap_seconds
 from spectral_conv._threads import serial_blas
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import MemoryLimitError, NotApplicableError, SingularTriplets, StopReason
 from spectral_conv.spectrum.blocks import block_triplets, falls_apart
 from spectral_conv.spectrum.circulant import circulant_triplets, is_circulant
+from spectral_conv.spectrum.davidson import davidson_bytes, davidson_triplets
 from spectral_conv.spectrum.dense import dense_bytes, dense_triplets
 from spectral_conv.spectrum.factorized import factorized_bytes, smallest_triplets
 from spectral_conv.spectrum.lanczos import lanczos_bytes, largest_triplets
+from spectral_conv.spectrum.preconditioner import preconditioner_bytes, preconditioner_seconds
 from spectral_conv.spectrum.scale import is_zero, normalized
 
-METHODS = ("auto", "dense", "lanczos", "factorized", "blocks", "symbol")
+METHODS = ("auto", "dense", "lanczos", "davidson", "factorized", "blocks", "symbol")
 # Up to these, the dense decomposition takes a few milliseconds, less than the others need to set up; an operator of
 # so few rows or columns leaves an iteration nothing to do.
 _DENSE_SIDE, _DENSE_PRODUCTS, _DENSE_ALWAYS = 160, 160**2 * 1600, 24
-_MAXITER = {"lanczos": 20_000, "factorized": 2_000}
+_MAXITER = {"lanczos": 20_000, "davidson": 5_000, "factorized": 2_000}
+# Typical counts of random kernels (measured), and the time per entry of a vector and application that a basis takes.
+_LANCZOS_APPLICATIONS, _DAVIDSON_APPLICATIONS = 700, 110
+_LANCZOS_BASIS_SECONDS, _DAVIDSON_BASIS_SECONDS = 3e-8, 4e-8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +76,7 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
         elif _suits_dense(min(rows, columns), max(rows, columns), request.k):
             method = "dense"
         else:
-            method = "factorized" if request.smallest else "lanczos"
+            method = "factorized" if request.smallest else _iteration(group, request)
     if method == "symbol" and not is_circulant(group):
         raise NotApplicableError(
             "`method='symbol'` is for circular padding with output = input / stride; elsewhere the circulant "
@@ -81,9 +87,9 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
             "`method='blocks'` is for layers that read no pixel twice (kernel size 1, stride >= kernel). "
             "Use method='auto'."
         )
-    if method == "lanczos" and request.smallest:
+    if method in ("lanczos", "davidson") and request.smallest:
         raise NotApplicableError(
-            "`method='lanczos'` finds the largest values only: for the smallest of a square layer it needs tens of "
+            f"`method={method!r}` finds the largest values only: for the smallest of a square layer it needs tens of "
             "thousands of applications. Use method='factorized' or 'dense'."
         )
     if method == "factorized" and not request.smallest:
@@ -94,11 +100,16 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
         raise MemoryLimitError(_too_much("the banded Cholesky factor", factorized_bytes(group), request.memory))
     if method == "lanczos" and lanczos_bytes(group, request.k) > request.memory:
         raise MemoryLimitError(_too_much("a Lanczos basis", lanczos_bytes(group, request.k), request.memory))
+    if method == "davidson" and _davidson_bytes(group, request) > request.memory:
+        raise MemoryLimitError(
+            _too_much("the preconditioner", _davidson_bytes(group, request), request.memory) + " Or use 'lanczos'."
+        )
     return {
         "dense": lambda conv, r, _: dense_triplets(conv, r.k, smallest=r.smallest),
         "blocks": lambda conv, r, _: block_triplets(conv, r.k, smallest=r.smallest),
         "symbol": lambda conv, r, _: circulant_triplets(conv, r.k, smallest=r.smallest),
         "lanczos": _run_lanczos,
+        "davidson": _run_davidson,
         "factorized": lambda conv, r, _: _run_factorized(conv, r),
     }[method]
 
@@ -118,6 +129,33 @@ def _run_lanczos(conv: ConvOperator, request: Request, start: NDArray[np.floatin
         rng=request.rng,
         memory_limit=request.memory,
     )
+
+
+def _run_davidson(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
+    return davidson_triplets(
+        conv,
+        request.k,
+        tolerance=request.rtol / 2,
+        start=start,
+        maxiter=request.maxiter or _MAXITER["davidson"],
+        rng=request.rng,
+    )
+
+
+def _iteration(group: ConvOperator, request: Request) -> str:
+    """Choose the iteration for the largest values whose estimated time is less."""
+    geometry = group.geometry
+    if _davidson_bytes(group, request) > request.memory:
+        return "lanczos"
+    application, entries = tap_seconds(geometry), sum(group.shape) / 2
+    setup, preconditioning = preconditioner_seconds(geometry)
+    lanczos = _LANCZOS_APPLICATIONS * (application + _LANCZOS_BASIS_SECONDS * entries)
+    per_application = application + preconditioning / 2 + _DAVIDSON_BASIS_SECONDS * entries
+    return "davidson" if setup + _DAVIDSON_APPLICATIONS * per_application < lanczos else "lanczos"
+
+
+def _davidson_bytes(group: ConvOperator, request: Request) -> int:
+    return davidson_bytes(group, request.k) + preconditioner_bytes(group.geometry)
 
 
 def _run_factorized(conv: ConvOperator, request: Request) -> SingularTriplets:

@@ -19,6 +19,7 @@ _BASES = {
     "blocks": "theorem: direct sum of blocks, Weyl's inequality",
     "symbol": "theorem: block circulant matrices are diagonalized by the Fourier matrix, Weyl's inequality",
     "lanczos": "residual",
+    "davidson": "residual",
     "factorized": "residual",
 }
 

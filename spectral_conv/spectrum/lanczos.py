@@ -11,7 +11,7 @@ from spectral_conv._kernels import convolution
 from spectral_conv._threads import serial_blas
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import NotApplicableError, SingularTriplets, StopReason
-from spectral_conv.spectrum.seeds import right_seeds
+from spectral_conv.spectrum.start import may_be_overtaken, starting_rows
 from spectral_conv.spectrum.verify import checked_triplets
 
 # Rows of each basis between restarts, unless more triplets are wanted or memory is short.
@@ -20,8 +20,6 @@ _BASIS = 32
 _STEPS = 4
 # The iteration aims below the tolerance, because the residuals are computed afresh at the end.
 _SAFETY = 0.4
-# A later Ritz value with a residual of this many times its distance from the wanted ones may overtake them.
-_RIVAL = 4.0
 # Residuals this small, relative to the largest value, are rounding.
 _ROUNDING = 1e-15
 
@@ -53,13 +51,7 @@ def largest_triplets(
     """
     rows, columns = conv.shape
     flip = columns > rows
-    # Seeds from the symbol stand beside a given start, which may belong to values that are no longer the largest.
-    own = right_seeds(conv, rng)
-    seeds, applications = _carried(conv, own, on_rows=conv.geometry.transposed, to_rows=flip)
-    if start is not None:
-        given, used = _carried(conv, start, on_rows=False, to_rows=flip)
-        seeds, applications = np.concatenate([given, seeds]), applications + used
-    seeds = _with_random_rows(seeds, k, rng)
+    seeds, applications = starting_rows(conv, start, k, to_rows=flip, rng=rng)
     basis = _Basis(conv, k, seeds, flip, rng, memory_limit)
     reason = StopReason.MAXITER
     while True:
@@ -69,7 +61,7 @@ def largest_triplets(
         if (
             len(values) >= k
             and np.all(residuals[:k] <= max(goal, least))
-            and not _overtaken(values, residuals, k, max(goal, least))
+            and not may_be_overtaken(values, residuals, k, max(goal, least)).any()
         ):
             reason = StopReason.CONVERGED if np.all(residuals[:k] <= goal) else StopReason.STAGNATED
             break
@@ -79,38 +71,6 @@ def largest_triplets(
     return checked_triplets(
         conv, basis.vectors(k), applications, "lanczos", tolerance=tolerance, reason=reason, transposed=flip
     )
-
-
-def _carried(
-    conv: ConvOperator, rows: NDArray[np.floating], *, on_rows: bool, to_rows: bool
-) -> tuple[NDArray[np.floating], int]:
-    """Carry unit vectors to the side of M where the right basis lives; also the applications that took."""
-    rows = rows / np.abs(rows).max(axis=1, keepdims=True)
-    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    if on_rows == to_rows:
-        return rows, 0
-    carry = conv.matvec if to_rows else conv.rmatvec
-    return np.stack([carry(row) for row in rows]), len(rows)
-
-
-def _with_random_rows(seeds: NDArray[np.floating], k: int, rng: np.random.Generator) -> NDArray[np.floating]:
-    """Add `k` random rows to the seeds, all of unit length.
-
-    Seeds may all lie in one invariant subspace (channels that do not mix), and a block of b vectors finds at most b
-    copies of a multiple value: the random rows stand for all that the seeds do not see.
-    """
-    rows = np.concatenate([seeds, rng.standard_normal((k, seeds.shape[1]))])
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(float).tiny)
-
-
-def _overtaken(values: NDArray[np.floating], residuals: NDArray[np.floating], k: int, slack: float) -> bool:
-    """Whether a later Ritz value is so far from converged that it may still rise above the k-th.
-
-    At the end of ordinary runs residuals of later values are up to 3 times their distance below the k-th, where an
-    invariant subspace hid the largest value 12 and more.
-    """
-    below = values[k - 1] - values[k:]
-    return bool(np.any((residuals[k:] > _RIVAL * below) & (residuals[k:] > slack)))
 
 
 class _Basis:

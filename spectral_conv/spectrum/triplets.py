@@ -47,14 +47,17 @@ def singular_triplets(
     rtol : float
         Work until each error interval, ``upper - lower``, is at most `rtol` times the largest singular value, for
         the smallest triplets too.
-    method : {"auto", "dense", "lanczos", "factorized", "blocks", "symbol"}
+    method : {"auto", "dense", "lanczos", "davidson", "factorized", "blocks", "symbol"}
         "auto" takes "symbol" for circular padding and "blocks" where no pixel is read twice (both without
-        iteration), "dense" for small operators, else "lanczos" for the largest and "factorized" for the smallest.
+        iteration), "dense" for small operators, else "factorized" for the smallest, and for the largest "davidson"
+        (few, dear steps) or "lanczos" (many, cheap ones), whichever is estimated to take less time.
     start : array_like or SingularTriplets, optional
-        Right vectors ``(b, in_channels, *input_shape)`` from which "lanczos" starts beside its own seeds, for
-        example those of a slightly different kernel; the first max(k, 8) are used. The other methods need none.
+        Right vectors ``(b, in_channels, *input_shape)`` from which "lanczos" and "davidson" start beside their own
+        seeds, for example those of a slightly different kernel; the first max(k, 8) are used. The other methods
+        need none.
     maxiter : int, optional
-        About how many applications of M and M^T to make at most, per group; default 20,000 for "lanczos".
+        About how many applications of M and M^T to make at most, per group; default 20,000 for
+        "lanczos", 5,000 for "davidson".
         "factorized" ends after 40 blocks of vectors at the latest.
     memory_limit : float, optional
         In bytes; default: half of the memory that is free.

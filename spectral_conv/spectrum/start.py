@@ -1,0 +1,60 @@
+"""Where the iterations for the largest values start, and when they may stop."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectral_conv.operator import ConvOperator
+from spectral_conv.spectrum.seeds import right_seeds
+
+# A later Ritz value with a residual of this many times its distance from the wanted ones may overtake them.
+_RIVAL = 4.0
+
+
+def starting_rows(
+    conv: ConvOperator, start: NDArray[np.floating] | None, k: int, *, to_rows: bool, rng: np.random.Generator
+) -> tuple[NDArray[np.floating], int]:
+    """Return starting vectors on the rows of M (`to_rows`) or its columns, and the applications that they took.
+
+    Seeds from the symbol stand beside a given `start`, which may belong to values that are no longer the largest.
+    """
+    seeds, applications = _carried(conv, right_seeds(conv, rng), on_rows=conv.geometry.transposed, to_rows=to_rows)
+    if start is not None:
+        given, used = _carried(conv, start, on_rows=False, to_rows=to_rows)
+        seeds, applications = np.concatenate([given, seeds]), applications + used
+    return _with_random_rows(seeds, k, rng), applications
+
+
+def _carried(
+    conv: ConvOperator, rows: NDArray[np.floating], *, on_rows: bool, to_rows: bool
+) -> tuple[NDArray[np.floating], int]:
+    """Carry unit vectors to the side of M where the right basis lives; also the applications that took."""
+    rows = rows / np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    if on_rows == to_rows:
+        return rows, 0
+    carry = conv.matvec if to_rows else conv.rmatvec
+    return np.stack([carry(row) for row in rows]), len(rows)
+
+
+def _with_random_rows(seeds: NDArray[np.floating], k: int, rng: np.random.Generator) -> NDArray[np.floating]:
+    """Add `k` random rows to the seeds, all of unit length.
+
+    Seeds may all lie in one invariant subspace (channels that do not mix), and a block of b vectors finds at most b
+    copies of a multiple value: the random rows stand for all that the seeds do not see.
+    """
+    rows = np.concatenate([seeds, rng.standard_normal((k, seeds.shape[1]))])
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(float).tiny)
+
+
+def may_be_overtaken(
+    values: NDArray[np.floating], residuals: NDArray[np.floating], k: int, slack: float
+) -> NDArray[np.bool_]:
+    """Which later Ritz values are so far from converged that they may still rise above the k-th.
+
+    At the end of ordinary runs residuals of later values are up to 3 times their distance below the k-th, where an
+    invariant subspace hid the largest value 12 and more.
+    """
+    below = values[k - 1] - values[k:]
+    return np.asarray((residuals[k:] > _RIVAL * below) & (residuals[k:] > slack))
