@@ -10,11 +10,11 @@ from spectral_conv._threads import serial_blas
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import NotApplicableError, SingularTriplets, StopReason
 from spectral_conv.spectrum.preconditioner import CirculantPreconditioner
-from spectral_conv.spectrum.start import may_be_overtaken, starting_rows
+from spectral_conv.spectrum.start import WATCHED, may_be_overtaken, starting_rows
 from spectral_conv.spectrum.verify import checked_triplets
 
-# Rows of the basis between restarts, beside those wanted; rows kept; later Ritz pairs that are watched.
-_BASIS, _KEPT, _WATCHED = 24, 8, 4
+# Rows of the basis between restarts, beside those wanted, and rows kept.
+_BASIS, _KEPT = 24, 8
 # Residuals improved per step.
 _BLOCK = 2
 _SAFETY, _ROUNDING = 0.4, 2e-15
@@ -59,7 +59,7 @@ def davidson_triplets(
     reason = StopReason.MAXITER
     while True:
         applications += basis.extend(rows)
-        values, residuals = basis.ritz(k + _WATCHED)
+        values, residuals = basis.ritz(k + WATCHED)
         goal, least = _SAFETY * tolerance * values[0], _ROUNDING * values[0]
         bar = max(goal, least)
         poor = [i for i in range(k) if residuals[i] > bar]

@@ -14,6 +14,7 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.results import MemoryLimitError, NotApplicableError, SingularTriplets, StopReason
 from spectral_conv.spectrum.blocks import block_triplets, falls_apart
 from spectral_conv.spectrum.circulant import circulant_triplets, is_circulant
+from spectral_conv.spectrum.components import Component, group_components, mixing_components
 from spectral_conv.spectrum.davidson import davidson_bytes, davidson_triplets
 from spectral_conv.spectrum.dense import dense_bytes, dense_triplets
 from spectral_conv.spectrum.factorized import factorized_bytes, smallest_triplets
@@ -46,19 +47,31 @@ class Request:
 
 @serial_blas()
 def solve(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
-    """Split into groups, scale each, run an engine on it, merge."""
-    groups = conv.split_groups()
-    own = min(request.k, min(groups[0].shape))
-    engine = _engine(groups[0], request)
-    parts = []
-    for i, group in enumerate(groups):
+    """Split into parts that share no channel, scale each, run an engine on it, merge."""
+    parts = _parts(conv, request)
+    found = []
+    for part in parts:
+        group = part.operator
+        own = min(request.k, min(group.shape))
         if is_zero(group):
-            parts.append(_zero_triplets(group, own))
+            found.append(_zero_triplets(group, own))
             continue
-        rows = None if start is None else np.split(start, len(groups), axis=1)[i].reshape(len(start), -1)
+        rows = None if start is None else start[:, part.inputs].reshape(len(start), -1)
         scaled, scale = normalized(group)
-        parts.append(_rescaled(engine(scaled, dataclasses.replace(request, k=own), rows), scale))
-    return _merge(conv, parts, request)
+        engine = _engine(scaled, request)
+        # A start that vanishes on a part says nothing about it.
+        rows = None if rows is None or not rows.any(axis=1).all() else rows
+        found.append(_rescaled(engine(scaled, dataclasses.replace(request, k=own), rows), scale))
+    return _merge(conv, parts, found, request)
+
+
+def _parts(conv: ConvOperator, request: Request) -> list[Component]:
+    """Groups; for the largest values also what zero weights keep apart, as long as that leaves enough values."""
+    groups = group_components(conv)
+    if request.smallest:
+        return groups
+    parts = [part for group in groups for part in mixing_components(group)]
+    return parts if sum(min(part.operator.shape) for part in parts) >= request.k else groups
 
 
 Engine = Callable[[ConvOperator, Request, "NDArray[np.floating] | None"], SingularTriplets]
@@ -183,31 +196,32 @@ def _rescaled(part: SingularTriplets, scale: float) -> SingularTriplets:
     )
 
 
-def _merge(conv: ConvOperator, parts: list[SingularTriplets], request: Request) -> SingularTriplets:
-    """Merge the groups' triplets; the channels of the other groups are zero."""
-    values = np.concatenate([part.values for part in parts])
-    owner = np.repeat(np.arange(len(parts)), [len(part.values) for part in parts])
+def _merge(
+    conv: ConvOperator, parts: list[Component], found: list[SingularTriplets], request: Request
+) -> SingularTriplets:
+    """Merge the triplets of the parts; on the channels of the others the vectors are zero."""
+    values = np.concatenate([part.values for part in found])
+    owner = np.repeat(np.arange(len(found)), [len(part.values) for part in found])
+    first = np.cumsum([0, *(len(part.values) for part in found)])
     order = np.argsort(values if request.smallest else -values, kind="stable")[: request.k]
     left = np.zeros((len(order), conv.out_channels, *conv.output_shape))
     right = np.zeros((len(order), conv.in_channels, *conv.input_shape))
-    h, g = conv.out_channels // len(parts), conv.in_channels // len(parts)
-    first = np.concatenate([[0], np.cumsum([len(part.values) for part in parts])])
     for row, index in enumerate(order):
         i = owner[index]
-        left[row, i * h : (i + 1) * h] = parts[i].left[index - first[i]]
-        right[row, i * g : (i + 1) * g] = parts[i].right[index - first[i]]
-    reasons = {part.stop_reason for part in parts}
+        left[row, parts[i].outputs] = found[i].left[index - first[i]]
+        right[row, parts[i].inputs] = found[i].right[index - first[i]]
+    reasons = {part.stop_reason for part in found}
     failed = reasons - {StopReason.CONVERGED, StopReason.DIRECT}
     return SingularTriplets(
         values=values[order],
         left=left,
         right=right,
-        residuals=np.concatenate([part.residuals for part in parts])[order],
-        lower=np.concatenate([part.lower for part in parts])[order],
-        upper=np.concatenate([part.upper for part in parts])[order],
-        applications=sum(part.applications for part in parts),
-        method=next((part.method for part in parts if part.values.any()), parts[0].method),
-        stop_reason=next(iter(failed)) if failed else parts[0].stop_reason,
+        residuals=np.concatenate([part.residuals for part in found])[order],
+        lower=np.concatenate([part.lower for part in found])[order],
+        upper=np.concatenate([part.upper for part in found])[order],
+        applications=sum(part.applications for part in found),
+        method=next((part.method for part in found if part.values.any()), found[0].method),
+        stop_reason=next(iter(failed)) if failed else found[0].stop_reason,
     )
 
 

@@ -14,8 +14,8 @@ from spectral_conv.results import NotApplicableError, SingularTriplets, StopReas
 from spectral_conv.spectrum.start import may_be_overtaken, starting_rows
 from spectral_conv.spectrum.verify import checked_triplets
 
-# Rows of each basis between restarts, unless more triplets are wanted or memory is short.
-_BASIS = 32
+# Rows of each basis between restarts, and blocks of rows: fewer of either leave polynomials of too low a degree.
+_BASIS, _BLOCKS = 32, 10
 # Block steps between two looks at the Ritz values.
 _STEPS = 4
 # The iteration aims below the tolerance, because the residuals are computed afresh at the end.
@@ -88,7 +88,7 @@ class _Basis:
         small, large = sorted(conv.shape)
         self.block = b = len(seeds)
         affordable = int(memory_limit / (8 * (small + large)))
-        size = min(max(_BASIS, 2 * k + 3 * b), affordable - b, small - b) // b * b
+        size = min(max(_BASIS, _BLOCKS * b), affordable - b, small - b) // b * b
         if size < k + 2 * b:
             raise NotApplicableError(
                 f"Lanczos needs a basis of at least {k + 3 * b} vectors; {small} singular values and the memory "

@@ -17,6 +17,8 @@ from spectral_conv.symbols._transform import Complex, evaluate_box, group_taps, 
 
 # The padded grid is larger than the image, so that waves need not fit it exactly; tau lies just above the symbol.
 _STRETCH, _ABOVE = 1.2, 1.001
+# Squares below this share of the largest have no vectors worth keeping.
+_VANISHING = 1e-10
 # Frequencies that a thread decomposes at one time.
 _CHUNK_BYTES = 2 << 20
 # Measured time of a Hermitian decomposition of order c: a call, and per c^3.
@@ -102,8 +104,8 @@ def _decomposition(near: Complex) -> tuple[NDArray[np.floating], Complex]:
         squares, vectors = np.linalg.eigh(near @ adjoint)
         return squares, vectors
     squares, far = np.linalg.eigh(adjoint @ near)
-    # A vanishing value has no vector of its own here, and needs none: its gain is zero.
-    norms = np.sqrt(np.maximum(squares, np.finfo(float).tiny))
+    # A vanishing value has no vector of its own here, and needs none: its gain is nearly zero.
+    norms = np.sqrt(np.maximum(squares, max(_VANISHING * float(squares.max()), np.finfo(float).tiny)))
     return squares, near @ far / norms[..., None, :]
 
 

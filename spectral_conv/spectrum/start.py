@@ -10,6 +10,8 @@ from spectral_conv.spectrum.seeds import right_seeds
 
 # A later Ritz value with a residual of this many times its distance from the wanted ones may overtake them.
 _RIVAL = 4.0
+# So many later Ritz values are watched.
+WATCHED = 4
 
 
 def starting_rows(
@@ -51,10 +53,14 @@ def _with_random_rows(seeds: NDArray[np.floating], k: int, rng: np.random.Genera
 def may_be_overtaken(
     values: NDArray[np.floating], residuals: NDArray[np.floating], k: int, slack: float
 ) -> NDArray[np.bool_]:
-    """Which later Ritz values are so far from converged that they may still rise above the k-th.
+    """Which of the next few Ritz values are so far from converged that they may still rise above the k-th.
+
+    Only a few: of a value with very many copies there are always some that are only just emerging.
 
     At the end of ordinary runs residuals of later values are up to 3 times their distance below the k-th, where an
     invariant subspace hid the largest value 12 and more.
     """
+    values, residuals = values[: k + WATCHED], residuals[: k + WATCHED]
     below = values[k - 1] - values[k:]
-    return np.asarray((residuals[k:] > _RIVAL * below) & (residuals[k:] > slack))
+    # To second order a value still rises by its squared residual.
+    return np.asarray((residuals[k:] > _RIVAL * below) & (residuals[k:] ** 2 > slack * values[0]))
