@@ -20,7 +20,7 @@ Models
 
 Results
     SingularTriplets, Enclosure, StopReason -- what the functions return
-    NotApplicableError, NotConvergedError, MemoryLimitError, ModelError -- what they raise
+    NotApplicableError, NotConvergedError, MemoryLimitError, CostLimitError, ModelError -- what they raise
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ _HOMES = {
     "NotApplicableError": "results",
     "NotConvergedError": "results",
     "MemoryLimitError": "results",
+    "CostLimitError": "results",
 }
 _MODULES = ("models",)
 

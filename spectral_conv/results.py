@@ -21,6 +21,10 @@ class MemoryLimitError(ValueError):
     """The work would need more memory than `memory_limit` allows; the message says how much."""
 
 
+class CostLimitError(ValueError):
+    """The work would take so long that it is done on request only; the message says how long."""
+
+
 class StopReason(enum.Enum):
     """Why an iteration ended; the value is a sentence that names the remedy."""
 
@@ -32,8 +36,9 @@ class StopReason(enum.Enum):
         "or pass float64 weights."
     )
     LIMIT = (
-        "The exact method needs more than `memory_limit` allows: raise `memory_limit`, or use a smaller "
-        "`input_shape`. The enclosure shown is what cheap means give."
+        "The exact method needs more memory than `memory_limit` allows, or more than ten minutes: raise "
+        "`memory_limit`, use a smaller `input_shape`, or ask for it by name with "
+        "singular_triplets(..., method='factorized'). The enclosure shown is what cheap means give."
     )
 
 

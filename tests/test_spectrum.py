@@ -339,6 +339,21 @@ def test_beyond_the_memory_limit_a_corner_gives_an_upper_bound() -> None:
     assert "corner" in found.basis
 
 
+def test_beyond_ten_minutes_a_bracket_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spectral_conv.spectrum import engines
+
+    conv = gaussian((3, 3, 4, 4, 20, 20))
+    exact = spectral_conv.smallest_singular_value(conv)
+    monkeypatch.setattr(engines, "_MOST_FLOPS", 1e6)
+    found = spectral_conv.smallest_singular_value(conv)
+    assert (found.method, found.stop_reason) == ("bracket", StopReason.LIMIT)
+    assert found.lower <= exact.value <= found.upper
+    with pytest.raises(spectral_conv.CostLimitError, match=r"takes about .* operations.* method='factorized'"):
+        spectral_conv.singular_triplets(conv, 1, "smallest")
+    asked = spectral_conv.singular_triplets(conv, 1, "smallest", method="factorized", rtol=1e-9)
+    assert asked.values[0] == exact.value
+
+
 def test_threads_and_repetition_change_nothing() -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -158,7 +158,7 @@ def test_brackets_and_failures_are_marked_with_the_remedy() -> None:
     ]
     text = rendered(LayerTable(reports), 160)
     assert "0.1..0.3" in text
-    assert "! min of one: only a bracket. The exact method needs more than `memory_limit` allows" in text
+    assert "! min of one: only a bracket. The exact method needs more memory than `memory_limit` allows" in text
     assert "! min of two: `maxiter` was reached." in text
     assert "not found" in text
 

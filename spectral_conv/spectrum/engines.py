@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from spectral_conv._taps import tap_seconds
 from spectral_conv._threads import serial_blas
 from spectral_conv.operator import ConvOperator
-from spectral_conv.results import MemoryLimitError, NotApplicableError, SingularTriplets, StopReason
+from spectral_conv.results import CostLimitError, MemoryLimitError, NotApplicableError, SingularTriplets, StopReason
 from spectral_conv.spectrum.blocks import block_triplets, falls_apart
 from spectral_conv.spectrum.circulant import circulant_triplets, is_circulant
 from spectral_conv.spectrum.components import Component, group_components, mixing_components
 from spectral_conv.spectrum.davidson import davidson_bytes, davidson_triplets
 from spectral_conv.spectrum.dense import dense_bytes, dense_triplets
-from spectral_conv.spectrum.factorized import factorized_bytes, smallest_triplets
+from spectral_conv.spectrum.factorized import factorized_bytes, factorized_flops, smallest_triplets
 from spectral_conv.spectrum.lanczos import lanczos_bytes, largest_triplets
 from spectral_conv.spectrum.preconditioner import preconditioner_bytes, preconditioner_seconds
 from spectral_conv.spectrum.scale import is_zero, normalized
@@ -26,6 +26,8 @@ METHODS = ("auto", "dense", "lanczos", "davidson", "factorized", "blocks", "symb
 # Up to these, the dense decomposition takes a few milliseconds, less than the others need to set up; an operator of
 # so few rows or columns leaves an iteration nothing to do.
 _DENSE_SIDE, _DENSE_PRODUCTS, _DENSE_ALWAYS = 160, 160**2 * 1600, 24
+# More than this (ten minutes at 40 GFLOP/s) is factored on request only.
+_MOST_FLOPS = 2.4e13
 _MAXITER = {"lanczos": 20_000, "davidson": 5_000, "factorized": 2_000}
 # Typical counts of random kernels (measured), and the time per entry of a vector and application that a basis takes.
 _LANCZOS_APPLICATIONS, _DAVIDSON_APPLICATIONS = 700, 110
@@ -111,6 +113,11 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
         require_dense(group, request.memory, vectors=True)
     if method == "factorized" and factorized_bytes(group) > request.memory:
         raise MemoryLimitError(_too_much("the banded Cholesky factor", factorized_bytes(group), request.memory))
+    if request.method == "auto" and method == "factorized" and factorized_flops(group) > _MOST_FLOPS:
+        raise CostLimitError(
+            f"The banded Cholesky factor of this layer takes about {factorized_flops(group):.0e} operations, more than "
+            "ten minutes. Use a smaller `input_shape`, or ask for it by name: method='factorized'."
+        )
     if method == "lanczos" and lanczos_bytes(group, request.k) > request.memory:
         raise MemoryLimitError(_too_much("a Lanczos basis", lanczos_bytes(group, request.k), request.memory))
     if method == "davidson" and _davidson_bytes(group, request) > request.memory:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from spectral_conv.operator import ConvOperator
-from spectral_conv.results import Enclosure, MemoryLimitError
+from spectral_conv.results import CostLimitError, Enclosure, MemoryLimitError
 from spectral_conv.spectrum.bracket import bracket_largest, bracket_smallest
 from spectral_conv.spectrum.checks import memory_or_half
 from spectral_conv.spectrum.scale import normalized
@@ -72,8 +72,8 @@ def smallest_singular_value(
     rtol : float
         Work until ``upper - lower`` is at most `rtol` times the **largest** singular value.
     memory_limit : float, optional
-        In bytes; default: half of the memory that is free. Where the factor does not fit, the result is a "bracket":
-        0 below, a rigorous upper bound above.
+        In bytes; default: half of the memory that is free. Where the factor does not fit, or would take more than
+        about ten minutes, the result is a "bracket": 0 below, a rigorous upper bound above.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def _extreme(conv: ConvOperator, which: Which, rtol: float, memory_limit: float 
     memory = memory_or_half(memory_limit)
     try:
         result = singular_triplets(conv, 1, which, rtol=rtol, memory_limit=memory)
-    except MemoryLimitError:
+    except (MemoryLimitError, CostLimitError):
         return _bracket(conv, which, memory)
     return Enclosure(
         lower=float(result.lower[0]),

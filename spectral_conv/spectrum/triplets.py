@@ -80,6 +80,8 @@ def singular_triplets(
         A `method` that does not apply to this geometry or to this end of the spectrum.
     MemoryLimitError
         Where every method needs more memory than the limit.
+    CostLimitError
+        Where "auto" would factor for more than about ten minutes; ``method="factorized"`` does it all the same.
     ValueError
         Any other parameter that does not fit.
 
