@@ -115,8 +115,8 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
         raise MemoryLimitError(_too_much("the banded Cholesky factor", factorized_bytes(group), request.memory))
     if request.method == "auto" and method == "factorized" and factorized_flops(group) > _MOST_FLOPS:
         raise CostLimitError(
-            f"The banded Cholesky factor of this layer takes about {factorized_flops(group):.0e} operations: more than "
-            "ten minutes. Use a smaller `input_shape`, or ask for it by name: method='factorized'."
+            f"The banded Cholesky factor of this layer takes about {factorized_flops(group):.0e} operations, "
+            "more than ten minutes. Use a smaller `input_shape`, or ask for it by name: method='factorized'."
         )
     if method == "lanczos" and lanczos_bytes(group, request.k) > request.memory:
         raise MemoryLimitError(_too_much("a Lanczos basis", lanczos_bytes(group, request.k), request.memory))
