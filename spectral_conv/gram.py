@@ -7,6 +7,7 @@ border some are missing. So all different blocks of the Gram matrix are a small 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -147,6 +148,7 @@ class GramTable:
         return np.ascontiguousarray(table.transpose(*range(ndim)[::-1], ndim, ndim + 1))
 
 
+@functools.lru_cache(maxsize=32)  # the groups of a layer share one geometry, and cost estimates ask for it again
 def gram_table(geometry: ConvGeometry, *, outer: bool) -> GramTable:
     """Prepare the Gram matrix of the plain convolution of one group; `outer` for ``M M^T``."""
     pairs = [axis_pairs(axis, outer=outer) for axis in geometry.axes]

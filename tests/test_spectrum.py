@@ -305,6 +305,13 @@ def test_groups_take_the_extremes_over_groups() -> None:
     check_triplets(conv, spectral_conv.singular_triplets(conv, 5, method="lanczos"), values[:5], values[0], 1e-8)
 
 
+def test_many_groups_share_the_tables_of_one() -> None:
+    conv = gaussian((3, 3, 1, 40, 24, 24), groups=40)
+    parts = [spectral_conv.smallest_singular_value(part).value for part in conv.split_groups()]
+    found = spectral_conv.smallest_singular_value(conv).value
+    assert abs(found - min(parts)) <= 1e-12 * spectral_conv.spectral_norm(conv).value
+
+
 def test_condition_number() -> None:
     conv = gaussian((3, 3, 2, 4, 12, 12))
     values = np.linalg.svd(conv.to_dense(), compute_uv=False)
