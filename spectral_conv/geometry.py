@@ -125,7 +125,7 @@ class ConvGeometry:
             stride=per_axis("stride", stride, ndim, minimum=1),
             dilation=per_axis("dilation", dilation, ndim, minimum=1),
             padding=_padding_pairs(padding, kernel, per_axis("dilation", dilation, ndim, minimum=1)),
-            padding_mode=_word("padding_mode", padding_mode, PADDING_MODES),
+            padding_mode=checked_word("padding_mode", padding_mode, PADDING_MODES),
             groups=as_integer("groups", groups, minimum=1),
             in_channels=as_integer("in_channels", in_channels, minimum=1),
             out_channels=as_integer("out_channels", out_channels, minimum=1),
@@ -262,7 +262,8 @@ def _input_shape(value: Any, ndim: int) -> tuple[int, ...]:
     return per_axis("input_shape", value, ndim, minimum=1)
 
 
-def _word(name: str, value: Any, known: Sequence[str]) -> str:
+def checked_word(name: str, value: Any, known: Sequence[str]) -> str:
+    """Return `value` if it is one of the `known` words, or raise a ValueError that suggests the closest."""
     if value in known:
         return str(value)
     close = difflib.get_close_matches(str(value), known, n=1)

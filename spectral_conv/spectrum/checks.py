@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import Any
 
@@ -19,14 +18,6 @@ def check_operator(conv: Any) -> None:
             f"`conv` must be a ConvOperator; got {type(conv).__name__}. Wrap the weights: "
             "ConvOperator(kernel, input_shape=..., layout=...)."
         )
-
-
-def check_word(name: str, value: Any, known: tuple[str, ...]) -> None:
-    """Refuse a word that is not among the `known` ones; suggest the closest."""
-    if value not in known:
-        close = difflib.get_close_matches(str(value), known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}; got {value!r}.{hint}")
 
 
 def checked_positive(name: str, value: Any) -> float:

@@ -80,7 +80,7 @@ Engine = Callable[[ConvOperator, Request, "NDArray[np.floating] | None"], Singul
 
 
 def _engine(group: ConvOperator, request: Request) -> Engine:
-    """Choose the engine for the groups of a layer, all of one shape; refuse what does not apply or does not fit."""
+    """Choose the engine for a part of a layer; refuse what does not apply or does not fit."""
     rows, columns = group.shape
     method = request.method
     if method == "auto":

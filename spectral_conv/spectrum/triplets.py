@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spectral_conv.geometry import as_integer
+from spectral_conv.geometry import as_integer, checked_word
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import NotConvergedError, SingularTriplets, StopReason
-from spectral_conv.spectrum.checks import check_operator, check_word, checked_positive, memory_or_half
+from spectral_conv.spectrum.checks import check_operator, checked_positive, memory_or_half
 from spectral_conv.spectrum.dense import dense_values
 from spectral_conv.spectrum.engines import METHODS, Request, require_dense, solve
 
@@ -104,9 +104,9 @@ def singular_triplets(
     total = min(conv.shape)
     if not isinstance(k, int | np.integer) or not 1 <= k <= total:
         raise ValueError(f"`k` must be an int from 1 to {total}, the number of singular values; got {k!r}.")
-    check_word("which", which, ("largest", "smallest"))
-    check_word("method", method, METHODS)
-    check_word("on_failure", on_failure, ("raise", "return"))
+    checked_word("which", which, ("largest", "smallest"))
+    checked_word("method", method, METHODS)
+    checked_word("on_failure", on_failure, ("raise", "return"))
     request = Request(
         k=int(k),
         smallest=which == "smallest",

@@ -61,19 +61,9 @@ def assemble_triplets(
 ) -> SingularTriplets:
     """Shape the vectors and bound the error: some singular value lies within the residual of each value."""
     error = residuals + _ROUNDING * EPS * largest
-    if reason is StopReason.CONVERGED and np.any(2 * error > 2 * tolerance * largest):
+    if reason is StopReason.CONVERGED and np.any(error > tolerance * largest):
         reason = StopReason.STAGNATED
-    return SingularTriplets(
-        values=values,
-        left=left.reshape(-1, conv.out_channels, *conv.output_shape),
-        right=right.reshape(-1, conv.in_channels, *conv.input_shape),
-        residuals=residuals,
-        lower=np.maximum(values - error, 0.0),
-        upper=values + error,
-        applications=applications,
-        method=method,
-        stop_reason=reason,
-    )
+    return _shaped(conv, values, left, right, residuals, error, applications, method, reason)
 
 
 def direct_triplets(
@@ -91,14 +81,29 @@ def direct_triplets(
         np.linalg.norm(images - values[:, None] * u, axis=1),
         np.linalg.norm(back - values[:, None] * v, axis=1),
     )
+    error = np.full(len(values), margin)
+    return _shaped(conv, values, u, v, residuals, error, 0, method, StopReason.DIRECT)
+
+
+def _shaped(
+    conv: ConvOperator,
+    values: NDArray[np.floating],
+    left: NDArray[np.floating],
+    right: NDArray[np.floating],
+    residuals: NDArray[np.floating],
+    error: NDArray[np.floating],
+    applications: int,
+    method: str,
+    reason: StopReason,
+) -> SingularTriplets:
     return SingularTriplets(
         values=values,
-        left=u.reshape(-1, conv.out_channels, *conv.output_shape),
-        right=v.reshape(-1, conv.in_channels, *conv.input_shape),
+        left=left.reshape(-1, conv.out_channels, *conv.output_shape),
+        right=right.reshape(-1, conv.in_channels, *conv.input_shape),
         residuals=residuals,
-        lower=np.maximum(values - margin, 0.0),
-        upper=values + margin,
-        applications=0,
+        lower=np.maximum(values - error, 0.0),
+        upper=values + error,
+        applications=applications,
         method=method,
-        stop_reason=StopReason.DIRECT,
+        stop_reason=reason,
     )
