@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from spectral_conv._threads import run_parallel
 from spectral_conv.geometry import ConvGeometry
 from spectral_conv.operator import ConvOperator
-from spectral_conv.symbols._transform import Complex, evaluate_box, group_taps, half_grid
+from spectral_conv.symbols._transform import Complex, SymbolBox, boxes, evaluate_box, group_taps, half_grid
 
 # The padded grid is larger than the image, so that waves need not fit it exactly; tau lies just above the symbol.
 _STRETCH, _ABOVE = 1.2, 1.001
@@ -50,14 +49,12 @@ class CirculantPreconditioner:
         squares = np.empty((*half, rank))
         taps = group_taps(geometry, conv.plain_kernel, 0)
 
-        def decompose(box: tuple[slice, ...]) -> None:
-            symbols = evaluate_box(geometry, taps, self._grid, box)  # transposed: (..., inputs, outputs)
+        def decompose(box: SymbolBox) -> None:
+            symbols = evaluate_box(geometry, taps, self._grid, box.slices)  # transposed: (..., inputs, outputs)
             near = np.swapaxes(symbols, -1, -2) if self.on_outputs else np.conj(symbols)
-            squares[box], self._vectors[box] = _decomposition(near)
+            squares[box.slices], self._vectors[box.slices] = _decomposition(near)
 
-        rows = max(1, _CHUNK_BYTES // (16 * self._channels * rank * math.prod(half[1:])))
-        cuts = [slice(i, min(i + rows, half[0])) for i in range(0, half[0], rows)]
-        run_parallel(decompose, itertools.product(cuts, *([slice(0, n)] for n in half[1:])))
+        run_parallel(decompose, boxes(geometry, half, 16 * self._channels * rank, _CHUNK_BYTES))
         tau = _ABOVE * float(squares.max())
         # Directions without a vector have the value 0.
         self._base = 1.0 / tau
