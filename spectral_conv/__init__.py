@@ -13,13 +13,14 @@ Spectra
     smallest_singular_value -- exact smallest singular value, enclosed
     condition_number -- their ratio, enclosed
     singular_values -- all of them, dense
+    spectral_density -- a histogram of all of them, estimated with error bars
 
 Models
     read_model -- the convolutions of a model file
     inspect_model -- their spectra in one table
 
 Results
-    SingularTriplets, Enclosure, StopReason -- what the functions return
+    SingularTriplets, Enclosure, SpectralDensity, StopReason -- what the functions return
     NotApplicableError, NotConvergedError, MemoryLimitError, CostLimitError, ModelError -- what they raise
 """
 
@@ -42,10 +43,12 @@ _HOMES = {
     "smallest_singular_value": "spectrum",
     "condition_number": "spectrum",
     "singular_values": "spectrum",
+    "spectral_density": "spectrum",
     "read_model": "models",
     "ModelError": "models",
     "inspect_model": "inspection",
     "SingularTriplets": "results",
+    "SpectralDensity": "results",
     "Enclosure": "results",
     "StopReason": "results",
     "NotApplicableError": "results",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from spectral_conv.results import Enclosure, SingularTriplets
+from spectral_conv.results import Enclosure, SingularTriplets, SpectralDensity
 
 _AXES = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 
@@ -41,5 +41,18 @@ def label_enclosure(enclosure: Enclosure) -> xr.Dataset:
             "method": enclosure.method,
             "applications": enclosure.applications,
             "stop_reason": enclosure.stop_reason.name,
+        },
+    )
+
+
+def label_density(density: SpectralDensity) -> xr.Dataset:
+    """Label a spectral density: counts, error and density along `bin`, whose coordinate is the centres."""
+    left, right = density.edges[:-1], density.edges[1:]
+    return xr.Dataset(
+        {name: ("bin", getattr(density, name)) for name in ("counts", "error", "density")},
+        coords={"bin": left + (right - left) / 2, "left_edge": ("bin", left), "right_edge": ("bin", right)},
+        attrs={
+            name: getattr(density, name)
+            for name in ("total", "resolution", "vectors", "moments", "applications", "method")
         },
     )
