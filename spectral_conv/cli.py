@@ -81,6 +81,9 @@ def inspect(
         typer.Option(metavar="PATTERN", help="Only layers whose name has this part, or matches this glob."),
     ] = None,
     rtol: Annotated[float, typer.Option(help="Wanted error, relative to a layer's largest singular value.")] = 1e-8,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Prove the bounds, rounding errors included; takes longer.")
+    ] = False,
     memory_limit: Annotated[
         float | None, typer.Option(metavar="GB", help="Memory that one layer may take, in gigabytes.")
     ] = None,
@@ -109,6 +112,7 @@ def inspect(
                 model,
                 memory_limit=_parse_memory(memory_limit),
                 rtol=rtol,
+                certify=certify,
                 smallest=not largest_only,
                 progress=True,
             )

@@ -50,11 +50,14 @@ class Settings:
         Whether the smallest singular value is wanted too.
     memory_limit : float or None
         Bytes that one layer may take; None for the package's own limit.
+    certify : bool
+        Whether the bounds are proved, rounding errors included.
     """
 
     rtol: float = 1e-8
     smallest: bool = True
     memory_limit: float | None = None
+    certify: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,7 @@ class Inspection:
                 "rtol": settings.rtol,
                 "smallest": settings.smallest,
                 "memory_limit": settings.memory_limit,
+                "certify": settings.certify,
             },
             "layers": [layer_document(report) for report in self.reports],
             "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
@@ -132,6 +136,7 @@ def inspect_model(
     layers: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     memory_limit: float | None = None,
     rtol: float = 1e-8,
+    certify: bool = False,
     smallest: bool = True,
     executor: Executor | None = None,
     progress: bool = False,
@@ -151,6 +156,9 @@ def inspect_model(
     rtol : float
         Wanted error relative to a layer's largest singular value; the smallest value is found to 1e-9 of it
         or better, whatever `rtol`.
+    certify : bool
+        Prove the bounds, rounding errors included: the basis is then "certified", and takes a factorization more per
+        value. See `spectral_conv.spectral_norm`.
     smallest : bool
         Whether the smallest singular value is wanted.
     executor : concurrent.futures.Executor, optional
@@ -178,7 +186,9 @@ def inspect_model(
     (0.921207, 1.0)
     """
     name, convolutions, skipped = _opened(model, input_size, layers)
-    settings = Settings(rtol=_checked_rtol(rtol), smallest=bool(smallest), memory_limit=memory_limit)
+    settings = Settings(
+        rtol=_checked_rtol(rtol), smallest=bool(smallest), memory_limit=memory_limit, certify=bool(certify)
+    )
     with layer_bar(len(convolutions), name, wanted=progress) as step:
         if executor is None:
             reports = []
@@ -225,13 +235,17 @@ def analyze_layer(layer: ConvLayer, settings: Settings) -> LayerReport:
     conv = layer.operator
     if conv.dtype != np.float64:
         conv = conv.with_kernel(conv.kernel.astype(np.float64))
-    limit = settings.memory_limit
-    largest, largest_reason = _attempt(lambda: spectral_norm(conv, rtol=settings.rtol, memory_limit=limit))
+    limit, certify = settings.memory_limit, settings.certify
+    largest, largest_reason = _attempt(
+        lambda: spectral_norm(conv, rtol=settings.rtol, certify=certify, memory_limit=limit)
+    )
     least: Enclosure | None = None
     least_reason: str | None = NOT_ASKED
     if settings.smallest:
         rtol = min(settings.rtol, TIGHTEST_SMALLEST)
-        least, least_reason = _attempt(lambda: smallest_singular_value(conv, rtol=rtol, memory_limit=limit))
+        least, least_reason = _attempt(
+            lambda: smallest_singular_value(conv, rtol=rtol, certify=certify, memory_limit=limit)
+        )
     circulant, circulant_reason = _attempt(lambda: _circulant_ends(conv))
     return layer_record(
         layer,

@@ -30,6 +30,7 @@ class StopReason(enum.Enum):
 
     DIRECT = "Computed directly; nothing was iterated."
     CONVERGED = "The error bounds met `rtol`."
+    ENCLOSED = "The value came close enough to an upper bound."
     MAXITER = "`maxiter` was reached before the error bounds met `rtol`: raise `maxiter` or `rtol`."
     STAGNATED = (
         "The error bounds stopped shrinking above `rtol`: rounding errors allow no less. Raise `rtol`, "
@@ -92,8 +93,9 @@ class Enclosure:
     lower, value, upper : float
         ``lower <= value <= upper``; dimensionless.
     basis : str
-        "theorem: <name>" (proved in exact arithmetic, with a margin for rounding) or "residual" (some
-        singular value lies in the interval; that it is the extreme one is not proved).
+        "certified: <theorem>" (proved, rounding errors included), "theorem: <name>" (proved in exact arithmetic,
+        with a margin for rounding) or "residual" (some singular value lies in the interval; that it is the extreme
+        one is not proved).
     method : str
         "dense", "lanczos", "davidson", "factorized", "blocks", "symbol", or "bracket" where a limit was reached.
     applications : int
@@ -115,6 +117,56 @@ class Enclosure:
         from spectral_conv.labels import label_enclosure
 
         return label_enclosure(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectralDensity:
+    """A histogram of all singular values: an **estimate** with error bars, or exact counts where `method` says so.
+
+    Attributes
+    ----------
+    edges : (bins + 1,) ndarray
+        Edges of the bins, increasing; dimensionless.
+    counts : (bins,) ndarray
+        Expected number of singular values in each bin, never negative; over edges that take in the whole spectrum
+        (the default ones do) they sum to `total`.
+    error : (bins,) ndarray
+        Error bar: two standard errors over the random vectors, whose distribution is known, plus an estimate of how
+        far the finite resolution may shift values across the two edges. No bound: see `spectral_density`. Of exact
+        counts: how many values are so close to an edge that rounding decides.
+    total : int
+        Number of singular values, ``min(rows, columns)``.
+    resolution : float
+        What is closer together than this, in singular values, is not told apart; 0 for exact counts, and where the
+        Krylov spaces were exhausted.
+    vectors, moments : int
+        Random vectors, and moments of the density from each; 0 for exact counts.
+    applications : int
+        Every use of M or M^T.
+    method : str
+        "lanczos" (estimate), "dense" or "symbol" (exact).
+    """
+
+    edges: NDArray[np.floating]
+    counts: NDArray[np.floating]
+    error: NDArray[np.floating]
+    total: int
+    resolution: float
+    vectors: int
+    moments: int
+    applications: int
+    method: str
+
+    @property
+    def density(self) -> NDArray[np.floating]:
+        """Share of the singular values per unit of singular value, ``(bins,)``; it integrates to 1."""
+        return self.counts / (self.total * np.diff(self.edges))
+
+    def to_xarray(self) -> xr.Dataset:
+        """Label the arrays: dimension `bin`, with centres and edges as coordinates."""
+        from spectral_conv.labels import label_density
+
+        return label_density(self)
 
 
 class NotConvergedError(RuntimeError):

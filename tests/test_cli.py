@@ -183,6 +183,26 @@ class TestInspect:
         assert layer["sigma_min_reason"] == "not asked for"
         assert "reflect" in layer["circulant_reason"]
 
+    def test_certified_bounds_say_so_in_the_document_and_in_the_table(self) -> None:
+        document = strict_json(run("inspect", *DIGITS, "--certify", "--json").stdout)
+        jsonschema.validate(document, DOCUMENT)
+        assert document["settings"]["certify"] is True
+        for layer in document["layers"]:
+            for end in ("sigma_max", "sigma_min"):
+                assert layer[end]["basis"].startswith("certified: ")
+            assert layer["sigma_max"]["upper"] - layer["sigma_max"]["lower"] <= 1e-9 * layer["sigma_max"]["value"]
+        table = run("inspect", *DIGITS, "--certify", "--select", "stem")
+        assert table.exit_code == 0
+        assert "5.354430" in table.stdout
+        assert "certified: the bounds are proved, rounding errors included." in table.stdout
+        assert "residual" not in table.stdout
+
+    def test_a_certified_bracket_says_that_it_is_certified(self) -> None:
+        result = run("inspect", *DIGITS, "--certify", "--select", "square", "--memory-limit", "0.0001")
+        assert result.exit_code == 1
+        assert "certified" in result.stdout
+        assert "max of square.weight: only a bracket." in result.stdout
+
     def test_several_files_make_one_document(self, weights: Path) -> None:
         arguments = ("inspect", weights, weights, "--input-size", "3x6x6")
         result = run(*arguments, "--json")
@@ -230,8 +250,9 @@ class TestInspect:
             "1e-5",
             "--memory-limit",
             "0.5",
+            "--certify",
         )
-        assert asked == [{"rtol": 1e-5, "memory_limit": 500_000_000}]
+        assert asked == [{"rtol": 1e-5, "certify": True, "memory_limit": 500_000_000}]
 
 
 class TestExitCodes:

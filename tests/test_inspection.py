@@ -130,7 +130,7 @@ def test_smallest_can_be_left_out() -> None:
 def test_rtol_of_the_smallest_value_is_never_looser_than_its_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def record(conv: ConvOperator, *, rtol: float, memory_limit: int | None) -> Any:
+    def record(conv: ConvOperator, *, rtol: float, memory_limit: int | None, certify: bool) -> Any:
         asked.append((rtol, memory_limit))
         raise ValueError("only recorded")
 

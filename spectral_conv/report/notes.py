@@ -62,8 +62,9 @@ def footnotes(reports: Sequence[LayerReport], skipped: Sequence[tuple[str, str]]
 
 
 def basis_word(enclosure: Enclosure) -> str:
-    """First word of the basis: certified, theorem or residual; "bracket" where a limit was reached."""
-    return "bracket" if enclosure.method == "bracket" else enclosure.basis.partition(":")[0]
+    """First word of the basis: certified, theorem or residual; "bracket" where a limit left only a theorem."""
+    word = enclosure.basis.partition(":")[0]
+    return "bracket" if enclosure.method == "bracket" and word != "certified" else word
 
 
 def _values(reports: Iterable[LayerReport]) -> Iterable[tuple[LayerReport, Enclosure]]:

@@ -27,7 +27,7 @@ def bracket_largest(conv: ConvOperator, rng: np.random.Generator) -> Enclosure:
     ``||Mx|| / ||x|| <= sigma_max <= sum_a ||S_a|| ||K[a]||``, where ``M = sum_a S_a (x) K[a]^T`` and the selection
     ``S_a`` has norm 1, or the root of the number of times that padding reads a pixel through one tap.
     """
-    x = right_seeds(conv, rng)[0]
+    x = right_seeds(conv, rng).rows[0]
     forward, backward = (conv.rmatvec, conv.matvec) if conv.geometry.transposed else (conv.matvec, conv.rmatvec)
     value = 0.0
     for _ in range(_POWER_STEPS):

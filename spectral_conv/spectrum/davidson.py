@@ -1,6 +1,9 @@
-"""Block Davidson with a circulant preconditioner, for the largest triplets."""
+"""Davidson's method for either end of the spectrum, with any preconditioner."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,20 +12,19 @@ from spectral_conv._kernels import convolution
 from spectral_conv._threads import serial_blas
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import NotApplicableError, SingularTriplets, StopReason
-from spectral_conv.spectrum.preconditioner import CirculantPreconditioner
-from spectral_conv.spectrum.start import WATCHED, may_be_overtaken, starting_rows
+from spectral_conv.spectrum.start import WATCHED, may_be_overtaken
 from spectral_conv.spectrum.verify import checked_triplets
+
+Rows = NDArray[np.floating]
 
 # Rows of the basis between restarts, beside those wanted, and rows kept.
 _BASIS, _KEPT = 24, 8
-# Residuals improved per step.
-_BLOCK = 2
 _SAFETY, _ROUNDING = 0.4, 2e-15
 
 
 def davidson_bytes(conv: ConvOperator, k: int) -> int:
     """Memory of the basis and of its image, without the preconditioner."""
-    return 8 * max(conv.shape) * 2 * (_BASIS + 2 * k + 8)
+    return 8 * min(conv.shape) * 2 * (_BASIS + 2 * k + 8)
 
 
 @serial_blas()
@@ -30,65 +32,98 @@ def davidson_triplets(
     conv: ConvOperator,
     k: int,
     *,
+    smallest: bool,
+    start: Rows,
+    applications: int,
+    precondition: Callable[[Rows], Rows],
     tolerance: float,
-    start: NDArray[np.floating] | None,
+    largest: float | None,
+    enough: float,
     maxiter: int,
     rng: np.random.Generator,
 ) -> SingularTriplets:
-    r"""Find the `k` largest triplets of an operator with one group until each residual is at most `tolerance`.
+    r"""Find the `k` largest or smallest triplets of an operator with one group.
 
-    On the basis V, Ritz pairs of ``A = M^T M`` (or ``M M^T``, whichever side the preconditioner works on); each step
-    adds the preconditioned residuals ``(tau I - C)^{-1} (A x - s^2 x)`` of the pairs that are not yet good, C being
-    the circulant on a padded grid. Its number of steps hardly grows with the image.
+    On the basis V, Ritz pairs of the smaller of ``A = M^T M`` and ``M M^T``; each step adds the preconditioned
+    residual ``P (A x - s^2 x)`` of a pair that is not yet good.
+
+    Parameters
+    ----------
+    start : (b, min(rows, columns)) ndarray
+        Where to start, on the smaller side of M.
+    applications : int
+        Applications that the start took.
+    precondition : callable
+        Rows to rows: an approximation of ``(tau I - A)^{-1}`` with tau above the spectrum for the largest, of
+        ``(A + mu I)^{-1}`` for the smallest.
+    tolerance : float
+        On each residual, relative to the largest value.
+    largest : float, optional
+        The largest value, to a few per cent; default: the largest Ritz value (for the largest triplets).
+    enough : float
+        A largest value that reaches this ends the iteration: an upper bound is then close enough.
 
     References
     ----------
     E. R. Davidson, J. Comput. Phys. 17 (1975), doi:10.1016/0021-9991(75)90065-0; M. Crouzeix, B. Philippe,
     M. Sadkane, "The Davidson method", SIAM J. Sci. Comput. 15 (1994), doi:10.1137/0915004.
     """
-    precondition = CirculantPreconditioner(conv)
-    on_rows = precondition.on_outputs != conv.geometry.transposed  # whether vectors live on the rows of M
-    rows, applications = starting_rows(conv, start, k, to_rows=on_rows, rng=rng)
-    most = min(_BASIS + 2 * k, rows.shape[1])
-    if most < k + _KEPT + len(rows):
+    most = min(_BASIS + 2 * k, start.shape[1])
+    if most < k + _KEPT + len(start):
         raise NotApplicableError(
-            f"Davidson needs a basis of at least {k + _KEPT + len(rows)} vectors; the operator has {most} singular "
+            f"Davidson needs a basis of at least {k + _KEPT + len(start)} vectors; the operator has {most} singular "
             "values. Use method='dense'."
         )
-    basis = _Basis(conv, rows.shape[1], most, on_rows, rng)
-    reason = StopReason.MAXITER
+    basis = _Basis(conv, start.shape[1], most, rng, smallest=smallest)
+    rows, reason = start, StopReason.MAXITER
     while True:
         applications += basis.extend(rows)
         values, residuals = basis.ritz(k + WATCHED)
-        goal, least = _SAFETY * tolerance * values[0], _ROUNDING * values[0]
-        bar = max(goal, least)
+        scale = values[0] if largest is None else largest
+        goal, bar = _SAFETY * tolerance * scale, max(_SAFETY * tolerance, _ROUNDING) * scale
+        if not smallest and k == 1 and values[0] >= enough:
+            reason = StopReason.ENCLOSED
+            break
         poor = [i for i in range(k) if residuals[i] > bar]
-        rivals = [k + int(i) for i in np.flatnonzero(may_be_overtaken(values, residuals, k, bar))]
+        rivals = [k + int(i) for i in np.flatnonzero(may_be_overtaken(values, residuals, k, bar, smallest=smallest))]
         if not poor and not rivals:
             reason = StopReason.CONVERGED if np.all(residuals[:k] <= goal) else StopReason.STAGNATED
             break
-        chosen = (poor + rivals)[:_BLOCK]
-        if applications + 2 * len(chosen) > maxiter:
+        if applications + 2 > maxiter:
             break
-        rows = precondition(basis.defects[chosen])
-        if basis.filled + len(chosen) > most:
+        chosen = (poor + rivals)[0]
+        rows = precondition(basis.defect(chosen)[None])
+        if basis.filled + 1 > most:
             basis.restart(k + _KEPT)
+    vectors, grams = basis.vectors(k)
     return checked_triplets(
-        conv, basis.vectors(k), applications, "davidson", tolerance=tolerance, reason=reason, transposed=on_rows
+        conv,
+        vectors,
+        applications,
+        "davidson",
+        tolerance=tolerance,
+        reason=reason,
+        transposed=basis.on_rows,
+        largest=largest,
+        grams=grams,
     )
 
 
 class _Basis:
-    """An orthonormal basis V, its image A V, and the Ritz pairs of A on it."""
+    """An orthonormal basis V of rows, its image A V, and the Ritz pairs of A on it."""
 
-    def __init__(self, conv: ConvOperator, size: int, most: int, on_rows: bool, rng: np.random.Generator) -> None:
-        first, second = (conv.rmatvec, conv.matvec) if on_rows else (conv.matvec, conv.rmatvec)
+    def __init__(self, conv: ConvOperator, size: int, most: int, rng: np.random.Generator, *, smallest: bool) -> None:
+        self.on_rows = conv.shape[0] < conv.shape[1]
+        first, second = (conv.rmatvec, conv.matvec) if self.on_rows else (conv.matvec, conv.rmatvec)
         self._apply = lambda x: second(first(x))
+        self._smallest = smallest
         self._rows, self._images = np.empty((most, size)), np.empty((most, size))
+        # V A V^T, and (A V)(A V)^T, from which residuals follow to half of the digits.
+        self._projected, self._squared = np.zeros((most, most)), np.zeros((most, most))
         self._state = rng.integers(1, 2**31, size=1)
         self.filled = 0
 
-    def extend(self, rows: NDArray[np.floating]) -> int:
+    def extend(self, rows: Rows) -> int:
         """Add `rows`, orthonormalized; return the applications used."""
         n, stop = self.filled, self.filled + len(rows)
         block = np.ascontiguousarray(rows)
@@ -96,29 +131,44 @@ class _Basis:
         convolution.orthonormalize(self._rows[:n], block, self._state, coefficients, triangle)
         self._rows[n:stop] = block
         self._images[n:stop] = [self._apply(row) for row in block]
+        new = self._images[n:stop]
+        for matrix, against in ((self._projected, self._rows), (self._squared, self._images)):
+            part = against[:stop] @ new.T
+            matrix[:stop, n:stop], matrix[n:stop, :stop] = part, part.T
         self.filled = stop
         return 2 * len(rows)
 
-    def ritz(self, count: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Return the largest Ritz values, as singular values, and the residuals of their triplets."""
+    def ritz(self, count: int) -> tuple[Rows, Rows]:
+        """Return the wanted Ritz values, as singular values, the next few, and the residuals of their triplets."""
         n = self.filled
-        projected = self._rows[:n] @ self._images[:n].T
-        squares, vectors = np.linalg.eigh((projected + projected.T) / 2)
-        self._vectors = vectors.T[::-1]
-        squares = squares[::-1][:count]
-        values = np.sqrt(np.maximum(squares, 0.0))
-        x = self._vectors[:count] @ self._rows[:n]
-        self.defects = self._vectors[:count] @ self._images[:n] - squares[:, None] * x
-        # With u = M x / s the residual of the triplet is M^T u - s x = (A x - s^2 x) / s.
-        return values, np.linalg.norm(self.defects, axis=1) / np.maximum(values, np.finfo(float).tiny)
+        squares, vectors = np.linalg.eigh(self._projected[:n, :n])
+        order = slice(None) if self._smallest else slice(None, None, -1)
+        self._squares, self._vectors = squares[order], vectors.T[order]
+        turn, theta = self._vectors[:count], self._squares[:count]
+        values = np.sqrt(np.maximum(theta, 0.0))
+        # ||A x - theta x||^2 = ||A x||^2 - theta^2; with u = M x / s the residual of the triplet is that over s.
+        images = np.einsum("ij,ij->i", turn @ self._squared[:n, :n], turn)
+        defects = np.sqrt(np.maximum(images - theta**2, 0.0))
+        # Where cancellation leaves no digits, the residual is formed.
+        for i in np.flatnonzero(defects <= 1e-6 * math.sqrt(max(float(images.max()), 0.0))):
+            defects[i] = np.linalg.norm(self.defect(int(i)))
+        return values, defects / np.maximum(values, np.finfo(float).tiny)
+
+    def defect(self, i: int) -> Rows:
+        """``A x - theta x`` of a Ritz pair."""
+        n, turn = self.filled, self._vectors[i]
+        return np.asarray(turn @ self._images[:n] - self._squares[i] * (turn @ self._rows[:n]))
 
     def restart(self, keep: int) -> None:
         """Keep the best Ritz vectors only."""
         n = self.filled
         turn = self._vectors[:keep]
         self._rows[:keep], self._images[:keep] = turn @ self._rows[:n], turn @ self._images[:n]
+        self._projected[:keep, :keep] = np.diag(self._squares[:keep])
+        self._squared[:keep, :keep] = turn @ self._squared[:n, :n] @ turn.T
         self.filled = keep
 
-    def vectors(self, k: int) -> NDArray[np.floating]:
-        """The `k` best Ritz vectors, as rows."""
-        return np.asarray(self._vectors[:k] @ self._rows[: self.filled])
+    def vectors(self, k: int) -> tuple[Rows, Rows]:
+        """The `k` best Ritz vectors, as rows, and A applied to them."""
+        n, turn = self.filled, self._vectors[:k]
+        return turn @ self._rows[:n], turn @ self._images[:n]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,8 +20,13 @@ from spectral_conv.spectrum.davidson import davidson_bytes, davidson_triplets
 from spectral_conv.spectrum.dense import dense_bytes, dense_triplets
 from spectral_conv.spectrum.factorized import factorized_bytes, factorized_flops, smallest_triplets
 from spectral_conv.spectrum.lanczos import lanczos_bytes, largest_triplets
-from spectral_conv.spectrum.preconditioner import preconditioner_bytes, preconditioner_seconds
+from spectral_conv.spectrum.preconditioner import (
+    CirculantPreconditioner,
+    preconditioner_bytes,
+    preconditioner_seconds,
+)
 from spectral_conv.spectrum.scale import is_zero, normalized
+from spectral_conv.spectrum.start import starting_rows
 
 METHODS = ("auto", "dense", "lanczos", "davidson", "factorized", "blocks", "symbol")
 # Up to these, the dense decomposition takes a few milliseconds, less than the others need to set up; an operator of
@@ -152,11 +158,17 @@ def _run_lanczos(conv: ConvOperator, request: Request, start: NDArray[np.floatin
 
 
 def _run_davidson(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
+    seeds = starting_rows(conv, start, request.k, to_rows=conv.shape[0] < conv.shape[1], few=True, rng=request.rng)
     return davidson_triplets(
         conv,
         request.k,
+        smallest=False,
+        start=seeds.rows,
+        applications=seeds.applications,
+        precondition=CirculantPreconditioner(conv, peak=seeds.peak, memory=request.memory),
         tolerance=request.rtol / 2,
-        start=start,
+        largest=None,
+        enough=math.inf,
         maxiter=request.maxiter or _MAXITER["davidson"],
         rng=request.rng,
     )

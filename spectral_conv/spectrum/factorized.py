@@ -2,47 +2,57 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from spectral_conv._kernels import banded, convolution
-from spectral_conv._threads import serial_blas
+from spectral_conv._threads import run_parallel, serial_blas
 from spectral_conv.gram import GramTable, gram_table
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import SingularTriplets, StopReason
-from spectral_conv.spectrum.verify import EPS, assemble_triplets
+from spectral_conv.spectrum.verify import assemble_triplets
 
 # Right-hand sides per solution: as many near-null vectors may crowd below sqrt(shift), where the inverse cannot tell
 # them apart; a block that holds them all does not need to.
 _BLOCK = 8
 # Most blocks of the basis; the search ends there.
 _MOST_BLOCKS = 40
-# The shift, in units of eps ||A||_1; tenfold while the factorization breaks down.
-_SHIFT = 4.0
+# The shift, in units of eps ||A||_1; tenfold while the factorization breaks down. A float32 factor approximates the
+# inverse by as much as its shift is small against the smallest eigenvalue; singular A were factored with 0.1.
+_SHIFT = {np.dtype(np.float64): 4.0, np.dtype(np.float32): 0.5}
 _SHIFT_GROWTH, _SHIFT_ATTEMPTS = 10.0, 6
+# The band is assembled in pieces of about this size.
+_PIECE_BYTES = 2**26
 # Steps of iterative improvement of the far vectors.
 _IMPROVEMENTS = 2
 
 
-def factorized_bytes(conv: ConvOperator) -> int:
-    """Memory that `smallest_triplets` needs at its peak."""
-    table = _smaller_gram(conv)
-    taps = math.prod(conv.geometry.kernel_size)
-    band = 8 * table.size * (table.bandwidth + 1)
-    blocks = 8 * table.channels**2 * (taps**2 + math.prod(len(pairs.sets) for pairs in table.pairs))
+def factorized_bytes(conv: ConvOperator, dtype: DTypeLike = np.float64) -> int:
+    """Memory that `smallest_triplets` needs at most, were the factor of this precision."""
     bases = 8 * sum(conv.shape) * (min(_MOST_BLOCKS * _BLOCK, min(conv.shape)) + 2 * _BLOCK)
-    return band + blocks + bases
+    return inverse_bytes(conv, dtype) + bases
+
+
+def inverse_bytes(conv: ConvOperator, dtype: DTypeLike = np.float64) -> int:
+    """Memory of a `ShiftedInverse`."""
+    table = smaller_gram(conv)
+    taps = math.prod(conv.geometry.kernel_size)
+    kinds = math.prod(len(pairs.sets) for pairs in table.pairs)
+    band = np.dtype(dtype).itemsize * table.size * (table.bandwidth + 1)
+    return band + 8 * table.channels**2 * (taps**2 + kinds)
 
 
 def factorized_flops(conv: ConvOperator) -> float:
-    """Operations of the factorization, which dominate."""
-    table = _smaller_gram(conv)
-    return float(table.size) * float(table.bandwidth + 1) ** 2
+    """Operations of the factorization, which dominate: the square of what stands below the diagonal, by columns."""
+    table = smaller_gram(conv)
+    size, width = float(table.size), float(table.bandwidth)
+    return (size - width) * (width + 1) ** 2 + width**3 / 3
 
 
 @serial_blas()
@@ -67,9 +77,9 @@ def smallest_triplets(
     G. H. Golub, R. Underwood, "The block Lanczos method for computing eigenvalues", in Mathematical Software III
     (1977).
     """
-    table = _smaller_gram(conv)
+    table = smaller_gram(conv)
     outer_side = table.outer != conv.geometry.transposed  # whether A is M M^T of the layer itself
-    inverse = _ShiftedInverse(conv, table)
+    inverse = ShiftedInverse(conv, table)
     forward, backward = (conv.rmatvec, conv.matvec) if outer_side else (conv.matvec, conv.rmatvec)
     search = _Search(inverse, forward, (max(conv.shape), table.size), k, rng)
     target = tolerance * largest
@@ -106,26 +116,34 @@ def smallest_triplets(
     )
 
 
-def _smaller_gram(conv: ConvOperator) -> GramTable:
+def smaller_gram(conv: ConvOperator) -> GramTable:
+    """Prepare A, the smaller of ``M^T M`` and ``M M^T``."""
     rows, columns = conv.shape[::-1] if conv.geometry.transposed else conv.shape
     return gram_table(conv.geometry, outer=rows < columns)
 
 
-class _ShiftedInverse:
-    """Solve with ``A + mu I`` for vectors in the layer's own (channels first) order."""
+class ShiftedInverse:
+    """Solve with ``A + mu I`` for vectors in the layer's own (channels first) order; float64 in and out.
 
-    def __init__(self, conv: ConvOperator, table: GramTable) -> None:
+    With a float32 factor, mu and the error of the factor are some 1e-7 to 1e-6 of the largest eigenvalue: close to
+    the inverse where the condition number of the layer is below a hundred, a preconditioner up to several hundred.
+    """
+
+    def __init__(self, conv: ConvOperator, table: GramTable, dtype: DTypeLike = np.float64) -> None:
         axes = [axis.outputs if table.outer else axis.inputs for axis in conv.geometry.axes]
         self._shape = (table.channels, *axes)
         self._permutation = (*(1 + axis for axis in table.order), 0)
+        self._dtype = np.dtype(dtype)
+        norm = _largest_column_sum(table, conv.plain_kernel)
         shift, growth = 0.0, 1.0
         for _ in range(_SHIFT_ATTEMPTS):
-            self._band = assemble_band(table, conv.plain_kernel)
-            norm = float(banded.largest_column_sum(self._band))
-            shift = max(growth * _SHIFT * EPS * norm, np.finfo(float).tiny)
+            self._band = assemble_band(table, conv.plain_kernel, dtype)
+            limits = np.finfo(self._dtype)
+            shift = max(growth * _SHIFT[self._dtype] * float(limits.eps) * norm, float(limits.tiny))
             self._band[:, 0] += shift
             if banded.factor(self._band) == 0:
                 return
+            del self._band  # before the next one is made
             growth *= _SHIFT_GROWTH
         raise np.linalg.LinAlgError(
             f"The Gram matrix of order {table.size} could not be factored even with a shift of {shift:.1e}; this "
@@ -136,22 +154,49 @@ class _ShiftedInverse:
         """Return the solutions for the rows as right-hand sides."""
         count = len(rows)
         order = (0, *(1 + axis for axis in self._permutation))
-        ordered = np.ascontiguousarray(rows.reshape(count, *self._shape).transpose(order))
+        ordered = np.ascontiguousarray(rows.reshape(count, *self._shape).transpose(order), dtype=self._dtype)
         flat = ordered.reshape(count, -1)
         banded.solve(self._band, flat)
-        return np.ascontiguousarray(flat.reshape(ordered.shape).transpose(np.argsort(order))).reshape(count, -1)
+        solved = flat.reshape(ordered.shape).transpose(np.argsort(order))
+        return np.ascontiguousarray(solved, dtype=np.float64).reshape(count, -1)
 
 
-def assemble_band(table: GramTable, kernel: NDArray[np.floating]) -> NDArray[np.floating]:
+def assemble_band(
+    table: GramTable, kernel: NDArray[np.floating], dtype: DTypeLike = np.float64
+) -> NDArray[np.floating]:
     """Return the lower band of the Gram matrix, as `_kernels.banded` stores it; `kernel` is the plain one."""
-    blocks = table.blocks(kernel.astype(np.float64, copy=False))
+    blocks = table.blocks(kernel.astype(np.float64, copy=False)).astype(dtype, copy=False)
     missing = 3 - len(table.pairs)
-    single = np.zeros(1, np.int64)
-    ends = [single] * (3 * missing) + [part for p in table.pairs for part in (p.first, p.second, p.kind)]
-    pixels = [1] * missing + [p.pixels for p in table.pairs]
-    band = np.zeros((table.size, table.bandwidth + 1))
-    banded.fill(*ends, pixels[1], pixels[2], blocks.reshape(*(1,) * missing, *blocks.shape), band)
+    blocks = blocks.reshape(*(1,) * missing, *blocks.shape)
+    ends = [np.array([0, 1]), np.zeros(1, np.int64), np.zeros(1, np.int64)] * missing
+    for pairs in table.pairs:
+        order = np.argsort(pairs.first, kind="stable")
+        starts = np.searchsorted(pairs.first[order], np.arange(pairs.pixels + 1))
+        ends += [starts, pairs.second[order], pairs.kind[order]]
+    band = np.zeros((table.size, table.bandwidth + 1), dtype)
+    # Most of the time goes into the first touch of the memory, which threads share.
+    pixels = table.size // table.channels
+    pieces = max(1, min(pixels, band.nbytes // _PIECE_BYTES))
+    cuts = [pixels * piece // pieces for piece in range(pieces + 1)]
+
+    def fill(piece: tuple[int, int]) -> None:
+        banded.fill(*ends, blocks, *piece, band)
+
+    if pieces == 1:
+        fill((0, pixels))
+    else:
+        run_parallel(fill, itertools.pairwise(cuts))
     return band
+
+
+def _largest_column_sum(table: GramTable, kernel: NDArray[np.floating]) -> float:
+    """1-norm of the Gram matrix: sums over the columns of each block, then over the pairs of each pixel."""
+    sums = np.abs(table.blocks(kernel.astype(np.float64, copy=False))).sum(axis=-1)
+    for i, pairs in enumerate(table.pairs):
+        pairs_of = np.zeros((pairs.pixels, len(pairs.sets)))
+        np.add.at(pairs_of, (pairs.first, pairs.kind), 1.0)
+        sums = np.tensordot(pairs_of, sums, axes=(1, i))
+    return float(sums.max())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +214,7 @@ class _Search:
 
     def __init__(
         self,
-        inverse: _ShiftedInverse,
+        inverse: ShiftedInverse,
         forward: Callable[[NDArray[Any]], NDArray[Any]],
         shape: tuple[int, int],
         k: int,

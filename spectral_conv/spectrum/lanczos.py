@@ -51,8 +51,9 @@ def largest_triplets(
     """
     rows, columns = conv.shape
     flip = columns > rows
-    seeds, applications = starting_rows(conv, start, k, to_rows=flip, rng=rng)
-    basis = _Basis(conv, k, seeds, flip, rng, memory_limit)
+    seeds = starting_rows(conv, start, k, to_rows=flip, few=False, rng=rng)
+    applications = seeds.applications
+    basis = _Basis(conv, k, seeds.rows, flip, rng, memory_limit)
     reason = StopReason.MAXITER
     while True:
         applications += basis.extend(maxiter - applications)

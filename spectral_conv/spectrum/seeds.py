@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,24 +12,37 @@ from spectral_conv.spectrum.waves import input_wave, sine_window
 from spectral_conv.symbols._peaks import symbol_peaks
 from spectral_conv.symbols._transform import group_taps
 
-# Random part of a seed: a start that is orthogonal to the sought vector by symmetry would never find it.
-_RANDOM_SHARE = 1e-4
+# Random part of a seed: a start that is orthogonal to the sought vector by symmetry would never find it. What of it
+# is of no use is gone after one preconditioned step.
+_RANDOM_SHARE = 1e-2
 # A second peak of the symbol this close to the first gets seeds of its own.
 _CLOSE_PEAKS = 0.99
 
 
-def right_seeds(conv: ConvOperator, rng: np.random.Generator) -> NDArray[np.floating]:
+@dataclass(frozen=True, kw_only=True)
+class Seeds:
+    """Starting vectors, and the largest value of the symbol that was seen.
+
+    Attributes
+    ----------
+    rows : (b, size) ndarray
+        Unit vectors, not orthogonal: for each peak the real and the imaginary part, the best peak first. Of a
+        transposed operator they belong to its adjoint's input.
+    peak : float
+        A local maximum of ``||F(w)||``, from below.
+    """
+
+    rows: NDArray[np.floating]
+    peak: float
+
+
+def right_seeds(conv: ConvOperator, rng: np.random.Generator) -> Seeds:
     r"""Seeds for the largest singular value of an operator with one group.
 
     The zero-padded operator's largest right singular vectors look like the circulant ones,
     ``exp(i w0.r) v``, times ``prod_j sin(pi (r_j + 1) / (N_j + 1))``, with w0 where the symbol is largest. Real and
     imaginary part are two seeds: w0 and -w0 have nearly equal singular values, and one vector alone may converge to
     the second.
-
-    Returns
-    -------
-    (b, size) ndarray
-        Rows, b = 2 or 4; not orthonormal. Of a transposed operator the vectors belong to its adjoint's input.
     """
     geometry = conv.geometry
     peaks = symbol_peaks(geometry, group_taps(geometry, conv.plain_kernel, 0))
@@ -42,4 +57,5 @@ def right_seeds(conv: ConvOperator, rng: np.random.Generator) -> NDArray[np.floa
     size = np.linalg.norm(rows, axis=1, keepdims=True)
     # The imaginary part vanishes where w0 = -w0; noise then takes its place.
     share = np.where(size > 1e-8 * size.max(), _RANDOM_SHARE * size, 1.0)
-    return np.asarray(rows + share * noise / np.linalg.norm(noise, axis=1, keepdims=True))
+    rows = rows + share * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    return Seeds(rows=rows / np.linalg.norm(rows, axis=1, keepdims=True), peak=peaks[0].value)

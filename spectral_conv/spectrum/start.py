@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.seeds import right_seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Starting vectors, the applications that they took, and the largest value of the symbol that was seen."""
+
+    rows: NDArray[np.floating]
+    applications: int
+    peak: float
+
 
 # A later Ritz value with a residual of this many times its distance from the wanted ones may overtake them.
 _RIVAL = 4.0
@@ -15,17 +27,28 @@ WATCHED = 4
 
 
 def starting_rows(
-    conv: ConvOperator, start: NDArray[np.floating] | None, k: int, *, to_rows: bool, rng: np.random.Generator
-) -> tuple[NDArray[np.floating], int]:
-    """Return starting vectors on the rows of M (`to_rows`) or its columns, and the applications that they took.
+    conv: ConvOperator,
+    start: NDArray[np.floating] | None,
+    k: int,
+    *,
+    to_rows: bool,
+    few: bool,
+    rng: np.random.Generator,
+) -> Start:
+    """Return starting vectors on the rows of M (`to_rows`) or its columns.
 
     Seeds from the symbol stand beside a given `start`, which may belong to values that are no longer the largest.
+    With `few`, one seed is enough for one value.
     """
-    seeds, applications = _carried(conv, right_seeds(conv, rng), on_rows=conv.geometry.transposed, to_rows=to_rows)
+    seeds = right_seeds(conv, rng)
+    alone = few and k == 1
+    rows, applications = _carried(
+        conv, seeds.rows[::2] if alone else seeds.rows, on_rows=conv.geometry.transposed, to_rows=to_rows
+    )
     if start is not None:
         given, used = _carried(conv, start, on_rows=False, to_rows=to_rows)
-        seeds, applications = np.concatenate([given, seeds]), applications + used
-    return _with_random_rows(seeds, k, rng), applications
+        rows, applications = np.concatenate([given, rows]), applications + used
+    return Start(rows=rows if alone else _with_random_rows(rows, k, rng), applications=applications, peak=seeds.peak)
 
 
 def _carried(
@@ -51,9 +74,9 @@ def _with_random_rows(seeds: NDArray[np.floating], k: int, rng: np.random.Genera
 
 
 def may_be_overtaken(
-    values: NDArray[np.floating], residuals: NDArray[np.floating], k: int, slack: float
+    values: NDArray[np.floating], residuals: NDArray[np.floating], k: int, slack: float, *, smallest: bool = False
 ) -> NDArray[np.bool_]:
-    """Which of the next few Ritz values are so far from converged that they may still rise above the k-th.
+    """Which of the next few Ritz values are so far from converged that they may still pass the k-th.
 
     Only a few: of a value with very many copies there are always some that are only just emerging.
 
@@ -61,6 +84,6 @@ def may_be_overtaken(
     invariant subspace hid the largest value 12 and more.
     """
     values, residuals = values[: k + WATCHED], residuals[: k + WATCHED]
-    below = values[k - 1] - values[k:]
-    # To second order a value still rises by its squared residual.
-    return np.asarray((residuals[k:] > _RIVAL * below) & (residuals[k:] ** 2 > slack * values[0]))
+    apart = (values[k - 1] - values[k:]) * (-1.0 if smallest else 1.0)
+    # To second order a value still moves by its squared residual.
+    return np.asarray((residuals[k:] > _RIVAL * apart) & (residuals[k:] ** 2 > slack * values[0]))

@@ -22,14 +22,21 @@ def checked_triplets(
     tolerance: float,
     reason: StopReason,
     transposed: bool,
+    largest: float | None = None,
+    grams: NDArray[np.floating] | None = None,
 ) -> SingularTriplets:
-    """Form triplets from rows of unit right vectors (`transposed`: left vectors) and measure their residuals."""
+    """Form triplets from rows of unit right vectors (`transposed`: left vectors) and measure their residuals.
+
+    `largest` is the scale of errors; default: the largest of the values. `grams` holds ``M^T M x`` where it is known.
+    """
     forward, backward = (conv.rmatvec, conv.matvec) if transposed else (conv.matvec, conv.rmatvec)
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors / norms
     images = np.stack([forward(x) for x in vectors])
     values = np.linalg.norm(images, axis=1)
-    images /= np.where(values > 0, values, 1.0)[:, None]
-    back = np.stack([backward(y) for y in images])
+    divisors = np.where(values > 0, values, 1.0)[:, None]
+    images /= divisors
+    back = np.stack([backward(y) for y in images]) if grams is None else grams / (norms * divisors)
     residuals = np.linalg.norm(back - values[:, None] * vectors, axis=1)
     left, right = (vectors, images) if transposed else (images, vectors)
     return assemble_triplets(
@@ -38,11 +45,11 @@ def checked_triplets(
         left,
         right,
         residuals,
-        applications + 2 * len(values),
+        applications + (2 if grams is None else 1) * len(values),
         method,
         tolerance=tolerance,
         reason=reason,
-        largest=float(values.max(initial=0.0)),
+        largest=float(values.max(initial=0.0)) if largest is None else largest,
     )
 
 

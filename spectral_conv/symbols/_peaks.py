@@ -12,8 +12,13 @@ from spectral_conv.symbols._transform import Complex, half_grid
 
 # So many points per axis and tap see 95 % of the supremum or more; refinement does the rest.
 _POINTS_PER_TAP = 4
-# Larger symbol matrices are scanned by a few block power steps instead of full decompositions.
-_POWER_RANK, _POWER_STEPS, _POWER_BLOCK = 24, 4, 4
+# Power steps at every point of the coarse grid; Lanczos steps at each of the refined frequencies, which move until
+# they gain less than this share.
+_SCAN_STEPS, _LANCZOS_STEPS, _REFINE_STEPS, _ROUNDS, _GAIN = 6, 8, 4, 4, 1e-4
+# Local maxima of the scan that are looked at more closely.
+_CANDIDATES = 4
+# Symbols held at one time.
+_CHUNK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +31,15 @@ class SymbolPeak:
         On the coarse grid of a strided convolution, radians.
     value : float
         Largest singular value there.
+    left : (h,) complex ndarray
+        Its left singular vector.
     vector : (residues, g) complex ndarray
         Its right singular vector.
     """
 
     frequency: NDArray[np.floating]
     value: float
+    left: Complex
     vector: Complex
 
 
@@ -46,19 +54,27 @@ class TapWaves:
         self.residues = int(np.prod(geometry.stride))
         self.taps = taps.reshape(len(self.shift), *taps.shape[-2:])
 
-    def symbol(self, t: NDArray[np.floating]) -> Complex:
-        """Return the symbols ``(..., h, residues * g)`` at the frequencies `t` (..., axes)."""
-        wave = np.exp(1j * t @ self.shift.T)
-        F = np.empty((*t.shape[:-1], self.residues, *self.taps.shape[1:]), np.complex128)
+    def transposed(self, t: NDArray[np.floating], dtype: type = np.complex128) -> Complex:
+        """Return the transposed symbols ``(..., residues * g, h)`` at the frequencies `t` (..., axes)."""
+        angles = t @ self.shift.T
+        real = np.stack([np.cos(angles), np.sin(angles)]).astype(np.finfo(dtype).dtype)
+        taps = self.taps.reshape(len(self.taps), -1).astype(real.dtype, copy=False)
+        F = np.empty((*t.shape[:-1], self.residues, *self.taps.shape[1:]), dtype)
         for p in range(self.residues):
             own = self.residue == p
-            F[..., p, :, :] = np.tensordot(wave[..., own], self.taps[own], axes=1)
-        return np.swapaxes(F.reshape(*t.shape[:-1], -1, self.taps.shape[-1]), -1, -2)
+            part = (real[..., own] @ taps[own]).reshape(2, *t.shape[:-1], *self.taps.shape[1:])
+            F[..., p, :, :].real, F[..., p, :, :].imag = part
+        return F.reshape(*t.shape[:-1], -1, self.taps.shape[-1])
+
+    def symbol(self, t: NDArray[np.floating]) -> Complex:
+        """Return the symbols ``(..., h, residues * g)`` at the frequencies `t` (..., axes)."""
+        return np.swapaxes(self.transposed(t), -1, -2)
 
     def coefficients(self, u: Complex, v: Complex) -> Complex:
         """Return `c` with ``u^H F(t) v = sum_a c_a exp(i m_a.t)``."""
-        blocks = v.reshape(self.residues, -1)[self.residue]
-        return np.asarray(np.einsum("ag,agh,h->a", blocks, self.taps, np.conj(u), optimize=True))
+        parts = self.taps.reshape(-1, self.taps.shape[-1]) @ np.stack([u.real, -u.imag], axis=1)
+        products = (parts[:, 0] + 1j * parts[:, 1]).reshape(self.taps.shape[:2])
+        return np.asarray((products * v.reshape(self.residues, -1)[self.residue]).sum(axis=1))
 
 
 def symbol_peaks(geometry: ConvGeometry, taps: NDArray[np.floating], count: int = 2) -> list[SymbolPeak]:
@@ -74,10 +90,14 @@ def symbol_peaks(geometry: ConvGeometry, taps: NDArray[np.floating], count: int 
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in half_grid(sizes)), indexing="ij"), axis=-1)
     frequencies = 2 * np.pi * grid / sizes * spread
     flat = frequencies.reshape(-1, geometry.ndim)
-    values = _largest_values(waves, flat).reshape(grid.shape[:-1])
+    values, vectors = _scan(waves, flat)
+    found = [
+        _at(waves, flat[i], vectors[i], _LANCZOS_STEPS)
+        for i in _local_maxima(values.reshape(grid.shape[:-1]))[:_CANDIDATES]
+    ]
     peaks: list[SymbolPeak] = []
-    for i in _local_maxima(values)[: 2 * count]:
-        peak = _refine(waves, flat[i])
+    for start in sorted(found, key=lambda peak: -peak.value)[:count]:
+        peak = _refine(waves, start)
         if not any(_same(peak.frequency / spread, other.frequency / spread) for other in peaks):
             peaks.append(peak)
     return sorted(peaks, key=lambda peak: -peak.value)[:count]
@@ -88,16 +108,44 @@ def _same(t: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
     return any(bool(np.all(np.abs(np.exp(1j * (t - sign * other)) - 1) < 1e-3)) for sign in (1, -1))
 
 
-def _largest_values(waves: TapWaves, frequencies: NDArray[np.floating]) -> NDArray[np.floating]:
-    matrices = waves.symbol(frequencies)
-    if min(matrices.shape[1:]) <= _POWER_RANK:
-        return np.asarray(np.linalg.svd(matrices, compute_uv=False)[:, 0])
-    adjoint = np.conj(np.swapaxes(matrices, -1, -2))
-    block = np.random.default_rng(0).standard_normal((matrices.shape[2], _POWER_BLOCK))
-    X = np.broadcast_to(block.astype(np.complex128), (len(matrices), *block.shape))
-    for _ in range(_POWER_STEPS):
-        X, _ = np.linalg.qr(adjoint @ (matrices @ X))
-    return np.asarray(np.linalg.svd(matrices @ X, compute_uv=False)[:, 0])
+def _scan(waves: TapWaves, frequencies: NDArray[np.floating]) -> tuple[NDArray[np.floating], Complex]:
+    """Largest singular values, to a few per cent from below, and right singular vectors, by power steps."""
+    rows = waves.residues * waves.taps.shape[1]
+    values, vectors = np.empty(len(frequencies)), np.empty((len(frequencies), rows), np.complex64)
+    chunk = max(1, _CHUNK_BYTES // (8 * rows * waves.taps.shape[2]))
+    start = np.random.default_rng(0).standard_normal(rows).astype(np.complex64)
+    tiny = np.finfo(np.float32).tiny
+    for i in range(0, len(frequencies), chunk):
+        F = waves.transposed(frequencies[i : i + chunk], np.complex64)
+        v: Complex = np.broadcast_to(start, (len(F), rows))
+        for _ in range(_SCAN_STEPS):
+            u = np.conj(v[:, None, :] @ F)[:, 0, :, None]
+            v = np.conj(F @ (u / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), tiny)))[..., 0]
+            norms = np.linalg.norm(v, axis=1)
+            v = v / np.maximum(norms, tiny)[:, None]
+        values[i : i + chunk], vectors[i : i + chunk] = norms, v
+    return values, vectors
+
+
+def _top_pair(F: Complex, start: Complex, steps: int) -> tuple[Complex, float, Complex]:
+    """Largest singular value of the symbol whose transpose is F (m, h), left and right vector, by Lanczos steps."""
+    steps = min(steps, *F.shape)
+    basis, images = np.zeros((steps, len(start)), np.complex128), np.zeros((steps, F.shape[1]), np.complex128)
+    v = start
+    for i in range(steps):
+        for _ in range(2):
+            v = v - basis[:i].T @ (np.conj(basis[:i]) @ v)
+        norm = np.linalg.norm(v)
+        if norm <= 1e-12:  # an invariant subspace
+            basis, images = basis[:i], images[:i]
+            break
+        basis[i] = v / norm
+        images[i] = basis[i] @ F
+        v = np.conj(F @ np.conj(images[i]))
+        v = v / max(float(np.linalg.norm(v)), np.finfo(float).tiny)
+    squares, turn = np.linalg.eigh(np.conj(images) @ images.T)
+    value = float(np.sqrt(max(squares[-1], 0.0)))
+    return turn[:, -1] @ images / max(value, np.finfo(float).tiny), value, turn[:, -1] @ basis
 
 
 def _local_maxima(values: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -111,24 +159,26 @@ def _local_maxima(values: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.asarray(candidates[np.argsort(-values.ravel()[candidates], kind="stable")])
 
 
-def _refine(waves: TapWaves, t: NDArray[np.floating], rounds: int = 8) -> SymbolPeak:
+def _at(waves: TapWaves, t: NDArray[np.floating], start: Complex, steps: int) -> SymbolPeak:
+    left, value, right = _top_pair(waves.transposed(t), start.ravel().astype(np.complex128), steps)
+    return SymbolPeak(frequency=t, value=value, left=left, vector=right.reshape(waves.residues, -1))
+
+
+def _refine(waves: TapWaves, peak: SymbolPeak) -> SymbolPeak:
     """Alternate between the best vectors at a frequency and the best frequency for these vectors."""
-    F = waves.symbol(t)
-    u, s, vh = np.linalg.svd(F, full_matrices=False)
-    left, right, value = u[:, 0], np.conj(vh[0]), float(s[0])
-    for _ in range(rounds):
-        t = t + _newton_step(waves.shift, waves.coefficients(left, right), t)
-        F = waves.symbol(t)
-        for _ in range(2):
-            left = F @ right
-            left = left / max(np.linalg.norm(left), np.finfo(float).tiny)
-            right = np.conj(F.T) @ left
-            new = float(np.linalg.norm(right))
-            right = right / max(new, np.finfo(float).tiny)
-        if new <= value * (1 + 1e-10):
+    damping = 1.0
+    for _ in range(_ROUNDS):
+        coefficients = waves.coefficients(peak.left, peak.vector.ravel())
+        step = damping * _newton_step(waves.shift, coefficients, peak.frequency)
+        new = _at(waves, peak.frequency + step, peak.vector, _REFINE_STEPS)
+        if new.value <= peak.value:
+            # The vectors turn with the frequency, which Newton's step does not see.
+            damping /= 4.0
+            continue
+        gained, peak = new.value - peak.value, new
+        if gained <= _GAIN * peak.value:
             break
-        value = new
-    return SymbolPeak(frequency=t, value=value, vector=right.reshape(waves.residues, -1))
+    return peak
 
 
 def _newton_step(shift: NDArray[np.int64], c: Complex, t: NDArray[np.floating]) -> NDArray[np.floating]:
