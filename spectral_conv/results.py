@@ -58,11 +58,14 @@ class SingularTriplets:
     residuals : (k,) ndarray
         ``max(||M v - s u||, ||M^T u - s v||)``.
     lower, upper : (k,) ndarray
-        Some singular value lies in each interval (residual theorem for the augmented symmetric matrix).
+        Error intervals; see `basis`.
     applications : int
         Every use of M or M^T, seeds and residuals included.
     method : str
         The engine that found them.
+    basis : str
+        "residual": some singular value lies in each interval (residual theorem for the augmented symmetric matrix).
+        "theorem: <name>": it is the stated one, proved in exact arithmetic, with a margin for rounding.
     stop_reason : StopReason
         Why the engine stopped.
     """
@@ -75,6 +78,7 @@ class SingularTriplets:
     upper: NDArray[np.floating]
     applications: int
     method: str
+    basis: str
     stop_reason: StopReason
 
     def to_xarray(self) -> xr.Dataset:

@@ -78,7 +78,7 @@ def test_pieces_of_the_band_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_bits_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    conv = layer((3, 3, 24, 24), (12, 12))
+    conv = layer((3, 3, 24, 24), (15, 15))
     assert smaller_gram(conv).bandwidth >= banded.NARROW  # the blocked factorization
     found = []
     for threads in (1, 2, 3):

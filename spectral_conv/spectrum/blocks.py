@@ -18,16 +18,19 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.results import SingularTriplets
 from spectral_conv.spectrum.verify import EPS, direct_triplets
 
+THEOREM = "direct sum of blocks, Weyl's inequality"
 
-def falls_apart(conv: ConvOperator) -> bool:
-    """Whether M is a direct sum of blocks, one per output pixel, that hold all its singular values."""
+
+def falls_apart(conv: ConvOperator, k: int, *, smallest: bool) -> bool:
+    """Whether M is a direct sum of blocks, one per output pixel, that hold the `k` largest or smallest values."""
     geometry = conv.geometry
     for axis in geometry.axes:
         read = axis.reads[axis.reads != NOTHING]
         if len(np.unique(read)) != len(read):
             return False
+    held = sum(p.rank * p.count for p in _patterns(conv))
     # With zeros beyond those of the blocks the null vectors are spread out: leave that to the other engines.
-    return sum(p.rank * p.count for p in _patterns(conv)) == min(conv.shape)
+    return held == min(conv.shape) if smallest else held >= k
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ def block_triplets(conv: ConvOperator, k: int, *, smallest: bool) -> SingularTri
     if conv.geometry.transposed:
         left, right = right, left
     margin = block_margin(conv, max(entry[0] for entry in entries))
-    return direct_triplets(conv, values, left, right, margin, "blocks")
+    return direct_triplets(conv, values, left, right, margin, "blocks", THEOREM)
 
 
 def block_margin(conv: ConvOperator, largest: float) -> float:

@@ -14,6 +14,8 @@ from spectral_conv.symbols import circulant_singular_values
 from spectral_conv.symbols._peaks import TapWaves
 from spectral_conv.symbols._transform import group_taps
 
+THEOREM = "block circulant matrices are diagonalized by the Fourier matrix, Weyl's inequality"
+
 
 def is_circulant(conv: ConvOperator) -> bool:
     """Whether M is exactly block circulant: circular padding and ``outputs * stride == inputs`` on every axis."""
@@ -54,4 +56,4 @@ def circulant_triplets(conv: ConvOperator, k: int, *, smallest: bool) -> Singula
     if geometry.transposed:
         u_rows, v_rows = v_rows, u_rows
     margin = circulant_margin(conv, float(values.max()))
-    return direct_triplets(conv, np.array(chosen), u_rows, v_rows, margin, "symbol")
+    return direct_triplets(conv, np.array(chosen), u_rows, v_rows, margin, "symbol", THEOREM)

@@ -19,7 +19,8 @@ Rows = NDArray[np.floating]
 
 # Rows of the basis between restarts, beside those wanted, and rows kept.
 _BASIS, _KEPT = 24, 8
-_SAFETY, _ROUNDING = 0.4, 2e-15
+# The residual of the basis is that of the result, up to rounding.
+_SAFETY, _ROUNDING = 0.9, 2e-15
 
 
 def davidson_bytes(conv: ConvOperator, k: int) -> int:

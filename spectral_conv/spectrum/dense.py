@@ -10,6 +10,8 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.results import SingularTriplets
 from spectral_conv.spectrum.verify import EPS, direct_triplets
 
+THEOREM = "Weyl's inequality, backward error of LAPACK's singular values"
+
 
 def dense_bytes(conv: ConvOperator, *, vectors: bool) -> int:
     """Memory of the decomposition: M in sparse and dense form, LAPACK's copy and workspace, and the vectors."""
@@ -41,4 +43,4 @@ def dense_triplets(conv: ConvOperator, k: int, *, smallest: bool) -> SingularTri
         left, values, right = np.linalg.svd(M, full_matrices=False)
     order = np.arange(len(values))[::-1][:k] if smallest else np.arange(k)
     margin = dense_margin(conv, float(values[0]))
-    return direct_triplets(conv, values[order], left.T[order], right[order], margin, "dense")
+    return direct_triplets(conv, values[order], left.T[order], right[order], margin, "dense", THEOREM)

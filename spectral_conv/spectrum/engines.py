@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from spectral_conv._kernels.threads import numba_threads
 from spectral_conv._taps import tap_seconds
 from spectral_conv._threads import serial_blas
 from spectral_conv.operator import ConvOperator
@@ -18,6 +19,7 @@ from spectral_conv.spectrum.circulant import circulant_triplets, is_circulant
 from spectral_conv.spectrum.components import Component, group_components, mixing_components
 from spectral_conv.spectrum.davidson import davidson_bytes, davidson_triplets
 from spectral_conv.spectrum.dense import dense_bytes, dense_triplets
+from spectral_conv.spectrum.enclose import enclosed_largest
 from spectral_conv.spectrum.factorized import factorized_bytes, factorized_flops, smallest_triplets
 from spectral_conv.spectrum.lanczos import lanczos_bytes, largest_triplets
 from spectral_conv.spectrum.preconditioner import (
@@ -35,8 +37,9 @@ _DENSE_SIDE, _DENSE_PRODUCTS, _DENSE_ALWAYS = 160, 160**2 * 1600, 24
 # More than this (ten minutes at 40 GFLOP/s) is factored on request only.
 _MOST_FLOPS = 2.4e13
 _MAXITER = {"lanczos": 20_000, "davidson": 5_000, "factorized": 2_000}
-# Typical counts of random kernels (measured), and the time per entry of a vector and application that a basis takes.
-_LANCZOS_APPLICATIONS, _DAVIDSON_APPLICATIONS = 700, 110
+# Typical counts of random kernels (measured): for rtol = 1e-2, and for each further digit; and the time per entry of
+# a vector and application that a basis takes.
+_LANCZOS_APPLICATIONS, _DAVIDSON_APPLICATIONS = (80, 120), (22, 16)
 _LANCZOS_BASIS_SECONDS, _DAVIDSON_BASIS_SECONDS = 3e-8, 4e-8
 
 
@@ -51,6 +54,7 @@ class Request:
     maxiter: int | None
     memory: float
     rng: np.random.Generator
+    enclose: bool = False  # look for an upper bound of the largest value that makes its enclosure a theorem
 
 
 @serial_blas()
@@ -92,7 +96,7 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
     if method == "auto":
         if is_circulant(group):
             method = "symbol"
-        elif falls_apart(group):
+        elif falls_apart(group, request.k, smallest=request.smallest):
             method = "blocks"
         elif _suits_dense(min(rows, columns), max(rows, columns), request.k):
             method = "dense"
@@ -103,7 +107,7 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
             "`method='symbol'` is for circular padding with output = input / stride; elsewhere the circulant "
             "spectrum is an estimate (circulant_singular_values). Use method='auto'."
         )
-    if method == "blocks" and not falls_apart(group):
+    if method == "blocks" and not falls_apart(group, request.k, smallest=request.smallest):
         raise NotApplicableError(
             "`method='blocks'` is for layers that read no pixel twice (kernel size 1, stride >= kernel). "
             "Use method='auto'."
@@ -159,19 +163,26 @@ def _run_lanczos(conv: ConvOperator, request: Request, start: NDArray[np.floatin
 
 def _run_davidson(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
     seeds = starting_rows(conv, start, request.k, to_rows=conv.shape[0] < conv.shape[1], few=True, rng=request.rng)
-    return davidson_triplets(
-        conv,
-        request.k,
-        smallest=False,
-        start=seeds.rows,
-        applications=seeds.applications,
-        precondition=CirculantPreconditioner(conv, peak=seeds.peak, memory=request.memory),
-        tolerance=request.rtol / 2,
-        largest=None,
-        enough=math.inf,
-        maxiter=request.maxiter or _MAXITER["davidson"],
-        rng=request.rng,
-    )
+    precondition = CirculantPreconditioner(conv, peak=seeds.peaks[0].value, memory=request.memory)
+
+    def iterate(rows: NDArray[np.floating], applications: int, enough: float) -> SingularTriplets:
+        return davidson_triplets(
+            conv,
+            request.k,
+            smallest=False,
+            start=rows,
+            applications=applications,
+            precondition=precondition,
+            tolerance=request.rtol / 2,
+            largest=None,
+            enough=enough,
+            maxiter=request.maxiter or _MAXITER["davidson"],
+            rng=request.rng,
+        )
+
+    if request.enclose:
+        return enclosed_largest(conv, seeds, request.rtol, iterate)
+    return iterate(seeds.rows, seeds.applications, math.inf)
 
 
 def _iteration(group: ConvOperator, request: Request) -> str:
@@ -181,9 +192,14 @@ def _iteration(group: ConvOperator, request: Request) -> str:
         return "lanczos"
     application, entries = tap_seconds(geometry), sum(group.shape) / 2
     setup, preconditioning = preconditioner_seconds(geometry)
-    lanczos = _LANCZOS_APPLICATIONS * (application + _LANCZOS_BASIS_SECONDS * entries)
+    setup /= numba_threads()
+    digits = max(0.0, -2.0 - math.log10(request.rtol))
+    lanczos_count, davidson_count = (
+        first + each * digits for first, each in (_LANCZOS_APPLICATIONS, _DAVIDSON_APPLICATIONS)
+    )
+    lanczos = lanczos_count * (application + _LANCZOS_BASIS_SECONDS * entries)
     per_application = application + preconditioning / 2 + _DAVIDSON_BASIS_SECONDS * entries
-    return "davidson" if setup + _DAVIDSON_APPLICATIONS * per_application < lanczos else "lanczos"
+    return "davidson" if setup + davidson_count * per_application < lanczos else "lanczos"
 
 
 def _davidson_bytes(group: ConvOperator, request: Request) -> int:
@@ -230,16 +246,25 @@ def _merge(
         left[row, parts[i].outputs] = found[i].left[index - first[i]]
         right[row, parts[i].inputs] = found[i].right[index - first[i]]
     reasons = {part.stop_reason for part in found}
-    failed = reasons - {StopReason.CONVERGED, StopReason.DIRECT}
+    failed = reasons - {StopReason.CONVERGED, StopReason.DIRECT, StopReason.ENCLOSED}
+    residual = any(part.basis == "residual" for part in found)
+    chosen = next((part for part in found if part.values.any()), found[0])
+
+    def ordered(ends: list[NDArray[np.floating]]) -> NDArray[np.floating]:
+        # The j-th largest value lies between the j-th largest of the lower bounds and of the upper ones.
+        every = np.sort(np.concatenate(ends))
+        return (every if request.smallest else every[::-1])[: request.k]
+
     return SingularTriplets(
         values=values[order],
         left=left,
         right=right,
         residuals=np.concatenate([part.residuals for part in found])[order],
-        lower=np.concatenate([part.lower for part in found])[order],
-        upper=np.concatenate([part.upper for part in found])[order],
+        lower=ordered([part.lower for part in found]),
+        upper=ordered([part.upper for part in found]),
         applications=sum(part.applications for part in found),
-        method=next((part.method for part in found if part.values.any()), found[0].method),
+        method=chosen.method,
+        basis="residual" if residual else chosen.basis,
         stop_reason=next(iter(failed)) if failed else found[0].stop_reason,
     )
 
@@ -256,6 +281,7 @@ def _zero_triplets(conv: ConvOperator, k: int) -> SingularTriplets:
         upper=zeros,
         applications=0,
         method="blocks",
+        basis="theorem: zero weights",
         stop_reason=StopReason.DIRECT,
     )
 

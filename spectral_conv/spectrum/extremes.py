@@ -11,19 +11,14 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.results import CostLimitError, Enclosure, MemoryLimitError
 from spectral_conv.spectrum.bracket import bracket_largest, bracket_smallest
 from spectral_conv.spectrum.certify import certified
-from spectral_conv.spectrum.checks import memory_or_half
+from spectral_conv.spectrum.checks import check_operator, checked_positive, memory_or_half
+from spectral_conv.spectrum.engines import Request, solve
 from spectral_conv.spectrum.rounding import above, below
 from spectral_conv.spectrum.scale import normalized
-from spectral_conv.spectrum.triplets import Which, singular_triplets
+from spectral_conv.spectrum.triplets import Which, converged
 
-_BASES = {
-    "dense": "theorem: Weyl's inequality, backward error of LAPACK's singular values",
-    "blocks": "theorem: direct sum of blocks, Weyl's inequality",
-    "symbol": "theorem: block circulant matrices are diagonalized by the Fourier matrix, Weyl's inequality",
-    "lanczos": "residual",
-    "davidson": "residual",
-    "factorized": "residual",
-}
+# Bounds from the symbol are hardly ever this close.
+_LEAST_RTOL = 1e-6
 
 
 def spectral_norm(
@@ -153,15 +148,26 @@ def _extreme(conv: ConvOperator, which: Which, rtol: float, certify: bool, memor
     if certify:
         return certified(conv, which, rtol=rtol, memory_limit=memory_limit)
     memory = memory_or_half(memory_limit)
+    check_operator(conv)
+    request = Request(
+        k=1,
+        smallest=which == "smallest",
+        rtol=checked_positive("rtol", rtol),
+        method="auto",
+        maxiter=None,
+        memory=memory,
+        rng=np.random.default_rng(0),
+        enclose=which == "largest" and rtol >= _LEAST_RTOL,
+    )
     try:
-        result = singular_triplets(conv, 1, which, rtol=rtol, memory_limit=memory)
+        result = converged(solve(conv, request, None))
     except (MemoryLimitError, CostLimitError):
         return _bracket(conv, which, memory)
     return Enclosure(
         lower=float(result.lower[0]),
         value=float(result.values[0]),
         upper=float(result.upper[0]),
-        basis=_BASES[result.method],
+        basis=result.basis,
         method=result.method,
         applications=result.applications,
         stop_reason=result.stop_reason,

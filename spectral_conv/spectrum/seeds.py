@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.waves import input_wave, sine_window
-from spectral_conv.symbols._peaks import symbol_peaks
+from spectral_conv.symbols._peaks import SymbolPeak, symbol_peaks
 from spectral_conv.symbols._transform import group_taps
 
 # Random part of a seed: a start that is orthogonal to the sought vector by symmetry would never find it. What of it
@@ -28,12 +28,12 @@ class Seeds:
     rows : (b, size) ndarray
         Unit vectors, not orthogonal: for each peak the real and the imaginary part, the best peak first. Of a
         transposed operator they belong to its adjoint's input.
-    peak : float
-        A local maximum of ``||F(w)||``, from below.
+    peaks : tuple of SymbolPeak
+        Local maxima of ``||F(w)||``, from below, best first.
     """
 
     rows: NDArray[np.floating]
-    peak: float
+    peaks: tuple[SymbolPeak, ...]
 
 
 def right_seeds(conv: ConvOperator, rng: np.random.Generator) -> Seeds:
@@ -51,6 +51,10 @@ def right_seeds(conv: ConvOperator, rng: np.random.Generator) -> Seeds:
     for peak in peaks:
         if peak.value >= _CLOSE_PEAKS * peaks[0].value:
             wave = window * input_wave(conv, peak.frequency, peak.vector)
+            # The two values that w0 and -w0 stand for may belong to the even and to the odd part of the wave about the
+            # centre of the image, exactly so for one channel: with this phase either seed holds as much of both.
+            phase = np.angle((wave * np.flip(wave, axis=tuple(range(1, wave.ndim)))).sum()) / 2.0
+            wave = wave * np.exp(1j * (np.pi / 4.0 - phase))
             seeds += [wave.real.ravel(), wave.imag.ravel()]
     rows = np.stack(seeds)
     noise = rng.standard_normal(rows.shape)
@@ -58,4 +62,4 @@ def right_seeds(conv: ConvOperator, rng: np.random.Generator) -> Seeds:
     # The imaginary part vanishes where w0 = -w0; noise then takes its place.
     share = np.where(size > 1e-8 * size.max(), _RANDOM_SHARE * size, 1.0)
     rows = rows + share * noise / np.linalg.norm(noise, axis=1, keepdims=True)
-    return Seeds(rows=rows / np.linalg.norm(rows, axis=1, keepdims=True), peak=peaks[0].value)
+    return Seeds(rows=rows / np.linalg.norm(rows, axis=1, keepdims=True), peaks=tuple(peaks))

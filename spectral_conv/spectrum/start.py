@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.seeds import right_seeds
+from spectral_conv.symbols._peaks import SymbolPeak
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Starting vectors, the applications that they took, and the largest value of the symbol that was seen."""
+    """Starting vectors, the applications that they took, and the peaks of the symbol."""
 
     rows: NDArray[np.floating]
     applications: int
-    peak: float
+    peaks: tuple[SymbolPeak, ...]
 
 
 # A later Ritz value with a residual of this many times its distance from the wanted ones may overtake them.
@@ -48,7 +49,9 @@ def starting_rows(
     if start is not None:
         given, used = _carried(conv, start, on_rows=False, to_rows=to_rows)
         rows, applications = np.concatenate([given, rows]), applications + used
-    return Start(rows=rows if alone else _with_random_rows(rows, k, rng), applications=applications, peak=seeds.peak)
+    return Start(
+        rows=rows if alone else _with_random_rows(rows, k, rng), applications=applications, peaks=seeds.peaks
+    )
 
 
 def _carried(

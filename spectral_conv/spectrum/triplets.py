@@ -117,7 +117,12 @@ def singular_triplets(
         rng=np.random.default_rng(0 if rng is None else rng),
     )
     result = solve(conv, request, _start_rows(conv, start, int(k)))
-    if result.stop_reason not in (StopReason.CONVERGED, StopReason.DIRECT) and on_failure == "raise":
+    return converged(result) if on_failure == "raise" else result
+
+
+def converged(result: SingularTriplets) -> SingularTriplets:
+    """Return `result` if its error bounds are met; raise otherwise."""
+    if result.stop_reason not in (StopReason.CONVERGED, StopReason.DIRECT, StopReason.ENCLOSED):
         raise NotConvergedError(result)
     return result
 

@@ -9,8 +9,8 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.results import SingularTriplets, StopReason
 
 EPS = float(np.finfo(np.float64).eps)
-# Rounding of a residual and of a value, in units of eps times the largest value.
-_ROUNDING = 8
+# Rounding of a residual and of a value, relative to the largest value.
+ROUNDING = 8 * EPS
 
 
 def checked_triplets(
@@ -67,10 +67,10 @@ def assemble_triplets(
     largest: float,
 ) -> SingularTriplets:
     """Shape the vectors and bound the error: some singular value lies within the residual of each value."""
-    error = residuals + _ROUNDING * EPS * largest
+    error = residuals + ROUNDING * largest
     if reason is StopReason.CONVERGED and np.any(error > tolerance * largest):
         reason = StopReason.STAGNATED
-    return _shaped(conv, values, left, right, residuals, error, applications, method, reason)
+    return _shaped(conv, values, left, right, residuals, error, applications, method, "residual", reason)
 
 
 def direct_triplets(
@@ -80,6 +80,7 @@ def direct_triplets(
     right: NDArray[np.floating],
     margin: float,
     method: str,
+    theorem: str,
 ) -> SingularTriplets:
     """Wrap triplets of a direct method, each value right to `margin`; the residuals are measured all the same."""
     u, v = left.reshape(len(values), -1), right.reshape(len(values), -1)
@@ -89,7 +90,7 @@ def direct_triplets(
         np.linalg.norm(back - values[:, None] * v, axis=1),
     )
     error = np.full(len(values), margin)
-    return _shaped(conv, values, u, v, residuals, error, 0, method, StopReason.DIRECT)
+    return _shaped(conv, values, u, v, residuals, error, 0, method, f"theorem: {theorem}", StopReason.DIRECT)
 
 
 def _shaped(
@@ -101,6 +102,7 @@ def _shaped(
     error: NDArray[np.floating],
     applications: int,
     method: str,
+    basis: str,
     reason: StopReason,
 ) -> SingularTriplets:
     return SingularTriplets(
@@ -112,5 +114,6 @@ def _shaped(
         upper=values + error,
         applications=applications,
         method=method,
+        basis=basis,
         stop_reason=reason,
     )

@@ -12,11 +12,11 @@ from spectral_conv.symbols._transform import Complex, half_grid
 
 # So many points per axis and tap see 95 % of the supremum or more; refinement does the rest.
 _POINTS_PER_TAP = 4
-# Power steps at every point of the coarse grid; Lanczos steps at each of the refined frequencies, which move until
-# they gain less than this share.
-_SCAN_STEPS, _LANCZOS_STEPS, _REFINE_STEPS, _ROUNDS, _GAIN = 6, 8, 4, 4, 1e-4
+# Lanczos steps at every point of the coarse grid, at the best of them, and while these move; they move until they
+# gain less than this share.
+_SCAN_STEPS, _LANCZOS_STEPS, _REFINE_STEPS, _ROUNDS, _GAIN = 8, 8, 5, 4, 1e-4
 # Local maxima of the scan that are looked at more closely.
-_CANDIDATES = 4
+_CANDIDATES = 8
 # Symbols held at one time.
 _CHUNK_BYTES = 32 << 20
 
@@ -91,12 +91,10 @@ def symbol_peaks(geometry: ConvGeometry, taps: NDArray[np.floating], count: int 
     frequencies = 2 * np.pi * grid / sizes * spread
     flat = frequencies.reshape(-1, geometry.ndim)
     values, vectors = _scan(waves, flat)
-    found = [
-        _at(waves, flat[i], vectors[i], _LANCZOS_STEPS)
-        for i in _local_maxima(values.reshape(grid.shape[:-1]))[:_CANDIDATES]
-    ]
+    best = _local_maxima(values.reshape(grid.shape[:-1]))[:_CANDIDATES]
+    found = _at(waves, flat[best], vectors[best], _LANCZOS_STEPS)
     peaks: list[SymbolPeak] = []
-    for start in sorted(found, key=lambda peak: -peak.value)[:count]:
+    for start in sorted(found, key=lambda peak: -peak.value)[: 1 + count]:
         peak = _refine(waves, start)
         if not any(_same(peak.frequency / spread, other.frequency / spread) for other in peaks):
             peaks.append(peak)
@@ -109,43 +107,44 @@ def _same(t: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
 
 
 def _scan(waves: TapWaves, frequencies: NDArray[np.floating]) -> tuple[NDArray[np.floating], Complex]:
-    """Largest singular values, to a few per cent from below, and right singular vectors, by power steps."""
+    """Largest singular values, nearly, and right singular vectors."""
     rows = waves.residues * waves.taps.shape[1]
     values, vectors = np.empty(len(frequencies)), np.empty((len(frequencies), rows), np.complex64)
     chunk = max(1, _CHUNK_BYTES // (8 * rows * waves.taps.shape[2]))
     start = np.random.default_rng(0).standard_normal(rows).astype(np.complex64)
-    tiny = np.finfo(np.float32).tiny
     for i in range(0, len(frequencies), chunk):
         F = waves.transposed(frequencies[i : i + chunk], np.complex64)
-        v: Complex = np.broadcast_to(start, (len(F), rows))
-        for _ in range(_SCAN_STEPS):
-            u = np.conj(v[:, None, :] @ F)[:, 0, :, None]
-            v = np.conj(F @ (u / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), tiny)))[..., 0]
-            norms = np.linalg.norm(v, axis=1)
-            v = v / np.maximum(norms, tiny)[:, None]
-        values[i : i + chunk], vectors[i : i + chunk] = norms, v
+        _, values[i : i + chunk], vectors[i : i + chunk] = _top_pairs(
+            F, np.broadcast_to(start, (len(F), rows)), _SCAN_STEPS
+        )
     return values, vectors
 
 
-def _top_pair(F: Complex, start: Complex, steps: int) -> tuple[Complex, float, Complex]:
-    """Largest singular value of the symbol whose transpose is F (m, h), left and right vector, by Lanczos steps."""
-    steps = min(steps, *F.shape)
-    basis, images = np.zeros((steps, len(start)), np.complex128), np.zeros((steps, F.shape[1]), np.complex128)
-    v = start
+def _top_pairs(F: Complex, start: Complex, steps: int) -> tuple[Complex, NDArray[np.floating], Complex]:
+    """Largest singular values, from below, of the symbols whose transposes are ``F (n, m, h)``, by Lanczos steps.
+
+    Returns left vectors (n, h), values (n,) and right vectors (n, m).
+    """
+    count, m, h = F.shape
+    steps = min(steps, m, h)
+    basis, images = np.zeros((count, steps, m), F.dtype), np.zeros((count, steps, h), F.dtype)
+    tiny = np.finfo(F.real.dtype).tiny
+    # One step of the power method first: the part of the start that F does not see is no use.
+    v = np.conj((F @ np.conj(start[:, None, :] @ F)[:, 0, :, None])[..., 0])
     for i in range(steps):
-        for _ in range(2):
-            v = v - basis[:i].T @ (np.conj(basis[:i]) @ v)
-        norm = np.linalg.norm(v)
-        if norm <= 1e-12:  # an invariant subspace
-            basis, images = basis[:i], images[:i]
-            break
-        basis[i] = v / norm
-        images[i] = basis[i] @ F
-        v = np.conj(F @ np.conj(images[i]))
-        v = v / max(float(np.linalg.norm(v)), np.finfo(float).tiny)
-    squares, turn = np.linalg.eigh(np.conj(images) @ images.T)
-    value = float(np.sqrt(max(squares[-1], 0.0)))
-    return turn[:, -1] @ images / max(value, np.finfo(float).tiny), value, turn[:, -1] @ basis
+        for _ in range(2 if i else 0):
+            known = basis[:, :i]
+            v = v - (np.swapaxes(known, 1, 2) @ (np.conj(known) @ v[:, :, None]))[..., 0]
+        norms = np.linalg.norm(v, axis=1, keepdims=True)
+        # What an invariant subspace leaves is rounding: no further vector.
+        v = np.where(norms > (1e-5 if i else 0.0), v / np.maximum(norms, tiny), 0.0).astype(F.dtype, copy=False)
+        basis[:, i], images[:, i] = v, (v[:, None, :] @ F)[:, 0]
+        v = np.conj((F @ np.conj(images[:, i, :, None]))[..., 0])
+        v = v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), tiny)
+    squares, turn = np.linalg.eigh(np.conj(images) @ np.swapaxes(images, 1, 2))
+    values = np.sqrt(np.maximum(squares[:, -1], 0.0))
+    best = turn[:, None, :, -1]
+    return (best @ images)[:, 0] / np.maximum(values, tiny)[:, None], values, (best @ basis)[:, 0]
 
 
 def _local_maxima(values: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -159,9 +158,18 @@ def _local_maxima(values: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.asarray(candidates[np.argsort(-values.ravel()[candidates], kind="stable")])
 
 
-def _at(waves: TapWaves, t: NDArray[np.floating], start: Complex, steps: int) -> SymbolPeak:
-    left, value, right = _top_pair(waves.transposed(t), start.ravel().astype(np.complex128), steps)
-    return SymbolPeak(frequency=t, value=value, left=left, vector=right.reshape(waves.residues, -1))
+def top_value(waves: TapWaves, t: NDArray[np.floating], start: Complex) -> float:
+    """Largest singular value at a frequency, from below, by a few Lanczos steps."""
+    return _at(waves, t[None], start[None], _LANCZOS_STEPS)[0].value
+
+
+def _at(waves: TapWaves, t: NDArray[np.floating], start: Complex, steps: int) -> list[SymbolPeak]:
+    """Look at the frequencies `t` (n, axes), from the vectors `start` (n, ...)."""
+    found = _top_pairs(waves.transposed(t), start.reshape(len(t), -1).astype(np.complex128), steps)
+    return [
+        SymbolPeak(frequency=x, value=float(value), left=left, vector=right.reshape(waves.residues, -1))
+        for x, left, value, right in zip(t, *found, strict=True)
+    ]
 
 
 def _refine(waves: TapWaves, peak: SymbolPeak) -> SymbolPeak:
@@ -170,7 +178,7 @@ def _refine(waves: TapWaves, peak: SymbolPeak) -> SymbolPeak:
     for _ in range(_ROUNDS):
         coefficients = waves.coefficients(peak.left, peak.vector.ravel())
         step = damping * _newton_step(waves.shift, coefficients, peak.frequency)
-        new = _at(waves, peak.frequency + step, peak.vector, _REFINE_STEPS)
+        new = _at(waves, (peak.frequency + step)[None], peak.vector[None], _REFINE_STEPS)[0]
         if new.value <= peak.value:
             # The vectors turn with the frequency, which Newton's step does not see.
             damping /= 4.0
