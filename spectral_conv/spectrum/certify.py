@@ -18,12 +18,15 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.results import CostLimitError, Enclosure, MemoryLimitError, SingularTriplets, StopReason
 from spectral_conv.spectrum.checks import check_operator, checked_positive, memory_or_half
 from spectral_conv.spectrum.crude import POWER_STEPS, corner_quotient, crude_norm, mean_square, power_vector
+from spectral_conv.spectrum.embedding import LEAST_RTOL, tightest_embedding
 from spectral_conv.spectrum.rounding import absolute_norm, below, readers, stretch, times_scale
 from spectral_conv.spectrum.scale import is_zero
 from spectral_conv.spectrum.trials import affordable, norm_of_parts, square_at_least
 from spectral_conv.spectrum.triplets import Which, singular_triplets
 from spectral_conv.spectrum.verified import verified_parts
 
+# Widths tried for bounds from the symbol where no factorization fits.
+_WIDTHS = (1e-3, 1e-2, 0.1)
 _CHOLESKY = "Rump's verified Cholesky factorization (BIT 46, 2006)"
 
 
@@ -120,26 +123,42 @@ def _largest(groups: list[_Group], found: SingularTriplets | None, rtol: float, 
         applications = 1
         rtol = 0.0 if found.stop_reason is StopReason.DIRECT else rtol  # such a vector is right to rounding
     lower, estimate = max(quotients)
-    upper, complete = lower, True
+    upper, complete, theorems = lower, True, set()
     for group in groups:
         if absolute_norm(group.operator) <= lower:
             continue  # its norm is not the largest
-        _, parts = verified_parts(group.operator, smallest=False)
-        proved = None
-        if affordable(parts, memory):
-            proved = norm_of_parts(parts, estimate, rtol)
-        if proved is None:
-            proved, complete = crude_norm(group.operator), False
+        proved, theorem, narrow = _norm_above(group.operator, lower, estimate, rtol, memory)
+        complete = complete and narrow
         upper = max(upper, proved)
+        theorems.add(theorem)
     lower, upper = times_scale(lower, upper, groups[0].scale)
-    theorem = _CHOLESKY if complete else "triangle inequality over the taps, Schur's test"
+    above = " and ".join(sorted(theorems)) or "Schur's test"
     return _Bounds(
         lower=lower,
         upper=upper,
-        basis=f"Rayleigh quotient below, {theorem} above",
+        basis=f"Rayleigh quotient below, {above} above",
         complete=complete,
         applications=applications,
     )
+
+
+def _norm_above(
+    conv: ConvOperator, lower: float, estimate: float, rtol: float, memory: float
+) -> tuple[float, str, bool]:
+    """Bound the norm of a group, by the cheapest theorem that suffices; also its name, and whether that is narrow."""
+    if rtol >= LEAST_RTOL:
+        found = tightest_embedding(conv, lower, [rtol])
+        if found is not None:
+            return *found, True
+    _, parts = verified_parts(conv, smallest=False)
+    if affordable(parts, memory):
+        proved = norm_of_parts(parts, estimate, rtol)
+        if proved is not None:
+            return proved, _CHOLESKY, True
+    found = tightest_embedding(conv, lower, _WIDTHS)
+    if found is not None:
+        return *found, False
+    return crude_norm(conv), "triangle inequality over the taps, Schur's test", False
 
 
 def _smallest(groups: list[_Group], found: SingularTriplets | None, rtol: float, memory: float) -> _Bounds:

@@ -151,7 +151,7 @@ class _Basis:
         images = np.einsum("ij,ij->i", turn @ self._squared[:n, :n], turn)
         defects = np.sqrt(np.maximum(images - theta**2, 0.0))
         # Where cancellation leaves no digits, the residual is formed.
-        for i in np.flatnonzero(defects <= 1e-6 * math.sqrt(max(float(images.max()), 0.0))):
+        for i in np.flatnonzero(defects <= 1e-6 * math.sqrt(float(np.diag(self._squared)[:n].max()))):
             defects[i] = np.linalg.norm(self.defect(int(i)))
         return values, defects / np.maximum(values, np.finfo(float).tiny)
 

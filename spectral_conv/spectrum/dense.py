@@ -11,6 +11,15 @@ from spectral_conv.results import SingularTriplets
 from spectral_conv.spectrum.verify import EPS, direct_triplets
 
 THEOREM = "Weyl's inequality, backward error of LAPACK's singular values"
+# Up to these, the decomposition takes a few milliseconds, less than the others need to set up; an operator of so few
+# rows or columns leaves an iteration nothing to do.
+_SIDE, _PRODUCTS, _ALWAYS = 160, 160**2 * 1600, 24
+
+
+def suits_dense(conv: ConvOperator, k: int) -> bool:
+    """Whether LAPACK takes a few milliseconds, or `k` triplets leave an iteration no room to converge."""
+    small, large = sorted(conv.shape)
+    return (small <= _SIDE and small**2 * large <= _PRODUCTS) or small <= max(_ALWAYS, 8 * k)
 
 
 def dense_bytes(conv: ConvOperator, *, vectors: bool) -> int:

@@ -24,11 +24,15 @@ from spectral_conv.geometry import Axis, ConvGeometry
 from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.frequencies import GridAxis, VerifiedSymbol
 from spectral_conv.spectrum.rounding import SLACK, UNIT
-from spectral_conv.symbols._peaks import SymbolPeak, top_value
-from spectral_conv.symbols._transform import Complex
+from spectral_conv.symbols._peaks import SymbolPeak, symbol_peaks, top_value
+from spectral_conv.symbols._transform import Complex, group_taps
 
 # Sizes tried beyond the smallest admissible one, and grids whose value near the peaks is looked at.
 _SIZES, _CANDIDATES = 6, 4
+# A grid that takes more operations than this (a minute) is left alone where any bound will do.
+_MOST_FLOPS = 4e12
+# Bounds from the symbol are hardly ever closer than this.
+LEAST_RTOL = 1e-6
 # A bound is tested so far above the largest value seen, as shares of what is left to the target.
 _MARGINS = (0.02, 0.2, 0.5)
 
@@ -93,6 +97,21 @@ def embeddings(conv: ConvOperator, peaks: Sequence[SymbolPeak], target: float) -
     fewest = min((e.symbol.points for e in promising), default=0)
     # Grids of about as many points stand in the order of their values, much larger ones behind.
     yield from sorted(promising, key=lambda e: e.symbol.points > 2 * fewest)
+
+
+def tightest_embedding(conv: ConvOperator, lower: float, widths: Sequence[float]) -> tuple[float, str] | None:
+    """Prove an upper bound of the norm within the first of the relative `widths` of `lower` that any grid allows.
+
+    Returns the bound and the theorem.
+    """
+    peaks = symbol_peaks(conv.geometry, group_taps(conv.geometry, conv.plain_kernel, 0))
+    for width in widths:
+        target = lower * (1.0 + width)
+        for embedding in embeddings(conv, peaks, target):
+            bound = embedding.prove(target, peaks[0].vector) if embedding.symbol.flops <= _MOST_FLOPS else None
+            if bound is not None:
+                return bound, embedding.theorem
+    return None
 
 
 def smallest_size(axis: Axis) -> int:

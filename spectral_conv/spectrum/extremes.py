@@ -12,13 +12,12 @@ from spectral_conv.results import CostLimitError, Enclosure, MemoryLimitError
 from spectral_conv.spectrum.bracket import bracket_largest, bracket_smallest
 from spectral_conv.spectrum.certify import certified
 from spectral_conv.spectrum.checks import check_operator, checked_positive, memory_or_half
-from spectral_conv.spectrum.engines import Request, solve
+from spectral_conv.spectrum.embedding import LEAST_RTOL
+from spectral_conv.spectrum.engines import solve
+from spectral_conv.spectrum.request import Request
 from spectral_conv.spectrum.rounding import above, below
 from spectral_conv.spectrum.scale import normalized
 from spectral_conv.spectrum.triplets import Which, converged
-
-# Bounds from the symbol are hardly ever this close.
-_LEAST_RTOL = 1e-6
 
 
 def spectral_norm(
@@ -157,7 +156,7 @@ def _extreme(conv: ConvOperator, which: Which, rtol: float, certify: bool, memor
         maxiter=None,
         memory=memory,
         rng=np.random.default_rng(0),
-        enclose=which == "largest" and rtol >= _LEAST_RTOL,
+        enclose=which == "largest" and rtol >= LEAST_RTOL,
     )
     try:
         result = converged(solve(conv, request, None))

@@ -18,7 +18,7 @@ from spectral_conv.symbols._transform import Complex, SymbolBox, boxes, evaluate
 
 # tau lies so far above the largest ||F||^2; where the circulant is to be inverted for the smallest values, the shift
 # is this share of the largest.
-_ABOVE, _SHIFT = 1.001, 1e-4
+_ABOVE, _SHIFT = 1.001, 1e-3
 # Frequencies that a thread works on at one time.
 _CHUNK_BYTES = 4 << 20
 # Beyond this memory (or a quarter of the limit) only the largest directions of each frequency are kept, as many as

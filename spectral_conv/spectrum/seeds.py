@@ -51,8 +51,8 @@ def right_seeds(conv: ConvOperator, rng: np.random.Generator) -> Seeds:
     for peak in peaks:
         if peak.value >= _CLOSE_PEAKS * peaks[0].value:
             wave = window * input_wave(conv, peak.frequency, peak.vector)
-            # The two values that w0 and -w0 stand for may belong to the even and to the odd part of the wave about the
-            # centre of the image, exactly so for one channel: with this phase either seed holds as much of both.
+            # The two values that w0 and -w0 stand for may belong to the even and to the odd part of the wave about
+            # the centre of the image, exactly so for one channel: with this phase either seed holds as much of both.
             phase = np.angle((wave * np.flip(wave, axis=tuple(range(1, wave.ndim)))).sum()) / 2.0
             wave = wave * np.exp(1j * (np.pi / 4.0 - phase))
             seeds += [wave.real.ravel(), wave.imag.ravel()]

@@ -88,5 +88,7 @@ def may_be_overtaken(
     """
     values, residuals = values[: k + WATCHED], residuals[: k + WATCHED]
     apart = (values[k - 1] - values[k:]) * (-1.0 if smallest else 1.0)
-    # To second order a value still moves by its squared residual.
-    return np.asarray((residuals[k:] > _RIVAL * apart) & (residuals[k:] ** 2 > slack * values[0]))
+    # To second order a value still moves by its squared residual over its distance from others: for the largest, of
+    # the size of the values; the smallest may be crowded.
+    far = residuals[k:] > slack if smallest else residuals[k:] ** 2 > slack * values[0]
+    return np.asarray((residuals[k:] > _RIVAL * apart) & far)

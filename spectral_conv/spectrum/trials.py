@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from spectral_conv.operator import ConvOperator
-from spectral_conv.spectrum.engines import _MOST_FLOPS
 from spectral_conv.spectrum.rounding import UNIT, above
-from spectral_conv.spectrum.verified import VerifiedGram
+from spectral_conv.spectrum.smallest import MOST_FLOPS
+from spectral_conv.spectrum.verified import Verified
 
 # The first trial is this far from the value's square, in units of rounding, of the expected error, of `rtol`; each
 # further trial is so much farther.
@@ -17,19 +17,19 @@ _GROWTH, _TRIALS_ABOVE, _TRIALS_BELOW = 100.0, 7, 3
 _HOPELESS = 0.002
 
 
-def affordable(parts: list[VerifiedGram], memory: float) -> bool:
+def affordable(parts: list[Verified], memory: float) -> bool:
     """Whether a trial of every part keeps to the limits on memory and time."""
-    return max(p.nbytes for p in parts) <= memory and sum(p.flops for p in parts) <= _MOST_FLOPS
+    return max(p.nbytes for p in parts) <= memory and sum(p.flops for p in parts) <= MOST_FLOPS
 
 
-def norm_of_parts(parts: list[VerifiedGram], estimate: float, rtol: float) -> float | None:
+def norm_of_parts(parts: list[Verified], estimate: float, rtol: float) -> float | None:
     """Certify an upper bound of the norm a little above `estimate`; None where all trials fail."""
     bounds = [_square_at_most(part, estimate**2, rtol) for part in parts]
     proved = [bound for bound in bounds if bound is not None]
     return above(math.sqrt(max(proved))) if len(proved) == len(bounds) else None
 
 
-def _square_at_most(part: VerifiedGram, square: float, rtol: float) -> float | None:
+def _square_at_most(part: Verified, square: float, rtol: float) -> float | None:
     margin = max(_UNITS * UNIT * square, _OF_ERROR * part.likely_error(square), _OF_RTOL * rtol * square)
     for _ in range(_TRIALS_ABOVE):
         bound = part.at_most(square + margin)
@@ -39,7 +39,7 @@ def _square_at_most(part: VerifiedGram, square: float, rtol: float) -> float | N
     return None
 
 
-def square_at_least(parts: list[VerifiedGram], conv: ConvOperator, square: float, *, owner: bool) -> float:
+def square_at_least(parts: list[Verified], conv: ConvOperator, square: float, *, owner: bool) -> float:
     """Certify that the eigenvalues of all parts are at least a little below `square`; 0 where that fails.
 
     `owner` says that the smallest eigenvalue is expected there, not in a part of another group.

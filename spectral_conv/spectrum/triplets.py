@@ -12,7 +12,8 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.results import NotConvergedError, SingularTriplets, StopReason
 from spectral_conv.spectrum.checks import check_operator, checked_positive, memory_or_half
 from spectral_conv.spectrum.dense import dense_values
-from spectral_conv.spectrum.engines import METHODS, Request, require_dense, solve
+from spectral_conv.spectrum.engines import METHODS, require_dense, solve
+from spectral_conv.spectrum.request import Request
 
 Which = Literal["largest", "smallest"]
 # More rows of a start than this (or than the triplets wanted) only make every step dearer.

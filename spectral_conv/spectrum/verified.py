@@ -30,6 +30,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +41,31 @@ from spectral_conv._kernels import banded
 from spectral_conv.geometry import ConvGeometry
 from spectral_conv.gram import AxisPairs, GramTable, gram_table
 from spectral_conv.operator import ConvOperator
+from spectral_conv.spectrum.circulant import is_circulant
 from spectral_conv.spectrum.factorized import assemble_band
+from spectral_conv.spectrum.frequencies import GridAxis, VerifiedSymbol
 from spectral_conv.spectrum.rounding import SLACK, UNDERFLOW, UNIT, absolute_norm, gamma
 
 # Steps of the power method for the norm of |L| |L|^T: the first gives the largest row sum, more halve it or so.
 _POWER_STEPS = 4
 # What b products of an inner product, a square root or a product with a reciprocal may add to b.
 _EXTRA = 10
+
+
+class Verified(Protocol):
+    """A part of a Gram matrix whose eigenvalues can be checked."""
+
+    @property
+    def nbytes(self) -> int: ...  # noqa: D102
+
+    @property
+    def flops(self) -> float: ...  # noqa: D102
+
+    def likely_error(self, diagonal: float) -> float: ...  # noqa: D102
+
+    def at_most(self, t: float) -> float | None: ...  # noqa: D102
+
+    def at_least(self, t: float) -> float | None: ...  # noqa: D102
 
 
 class VerifiedGram:
@@ -118,15 +137,21 @@ class VerifiedGram:
         return SLACK * (gamma(self._products) * norm * SLACK + UNIT * largest + self._error)
 
 
-def verified_parts(conv: ConvOperator, *, smallest: bool) -> tuple[bool, list[VerifiedGram]]:
+def verified_parts(conv: ConvOperator, *, smallest: bool) -> tuple[bool, list[Verified]]:
     """Take the Gram matrix of one group apart into different parts; say whether it is that of the rows of P.
 
     Where the smallest value is sought the side is the shorter one; else the cheaper one. Every eigenvalue of A is one
-    of a part. Circular padding closes the band to a full matrix.
+    of a part. A circulant falls apart into one small matrix per frequency; other circular padding closes the band to
+    a full matrix.
     """
     rows, columns = conv.shape[::-1] if conv.geometry.transposed else conv.shape
+    if is_circulant(conv):
+        sizes = [axis.outputs for axis in conv.geometry.axes]
+        return rows < columns, [VerifiedSymbol(conv, [GridAxis(points=n, period=n) for n in sizes])]
     sides = [rows < columns] if smallest and rows != columns else [False, True]
-    choices = [[VerifiedGram(table, conv) for table in _parts(conv.geometry, outer)] for outer in sides]
+    choices: list[list[Verified]] = [
+        [VerifiedGram(table, conv) for table in _parts(conv.geometry, outer)] for outer in sides
+    ]
     costs = [sum(part.flops for part in parts) for parts in choices]
     cheapest = int(np.argmin(costs))
     return sides[cheapest], choices[cheapest]
