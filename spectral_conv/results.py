@@ -18,7 +18,20 @@ class NotApplicableError(ValueError):
 
 
 class MemoryLimitError(ValueError):
-    """The work would need more memory than `memory_limit` allows; the message says how much."""
+    """The work would need more memory than `memory_limit` allows; the message says how much.
+
+    Attributes
+    ----------
+    reached : SingularTriplets or None
+        What less memory could do: for the smallest value a vector, whose stretch is an upper bound.
+    """
+
+    def __init__(self, message: str, reached: SingularTriplets | None = None) -> None:
+        super().__init__(message)
+        self.reached = reached
+
+    def __reduce__(self) -> tuple[type[MemoryLimitError], tuple[str, SingularTriplets | None]]:
+        return type(self), (str(self), self.reached)
 
 
 class CostLimitError(ValueError):

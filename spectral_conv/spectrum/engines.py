@@ -39,7 +39,11 @@ def solve(conv: ConvOperator, request: Request, start: NDArray[np.floating] | No
         engine = _engine(scaled, request)
         # A start that vanishes on a part says nothing about it.
         rows = None if rows is None or not rows.any(axis=1).all() else rows
-        found.append(_rescaled(engine(scaled, dataclasses.replace(request, k=own), rows), scale))
+        try:
+            found.append(_rescaled(engine(scaled, dataclasses.replace(request, k=own), rows), scale))
+        except MemoryLimitError as error:
+            reached = error.reached if error.reached is None else _rescaled(error.reached, scale)
+            raise MemoryLimitError(str(error), reached) from None
     return _merge(conv, parts, found, request)
 
 

@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from spectral_conv.operator import ConvOperator
-from spectral_conv.results import CostLimitError, Enclosure, MemoryLimitError
-from spectral_conv.spectrum.bracket import bracket_largest, bracket_smallest
+from spectral_conv.results import CostLimitError, Enclosure, MemoryLimitError, SingularTriplets, StopReason
+from spectral_conv.spectrum.bracket import bracket_largest, bracket_smallest, frobenius_norm
 from spectral_conv.spectrum.certify import certified
 from spectral_conv.spectrum.checks import check_operator, checked_positive, memory_or_half
 from spectral_conv.spectrum.embedding import LEAST_RTOL
@@ -18,6 +18,7 @@ from spectral_conv.spectrum.request import Request
 from spectral_conv.spectrum.rounding import above, below
 from spectral_conv.spectrum.scale import normalized
 from spectral_conv.spectrum.triplets import Which, converged
+from spectral_conv.spectrum.verify import ROUNDING
 
 
 def spectral_norm(
@@ -160,7 +161,9 @@ def _extreme(conv: ConvOperator, which: Which, rtol: float, certify: bool, memor
     )
     try:
         result = converged(solve(conv, request, None))
-    except (MemoryLimitError, CostLimitError):
+    except MemoryLimitError as error:
+        return _bracket(conv, which, memory) if error.reached is None else _upper_only(conv, error.reached)
+    except CostLimitError:
         return _bracket(conv, which, memory)
     return Enclosure(
         lower=float(result.lower[0]),
@@ -170,6 +173,20 @@ def _extreme(conv: ConvOperator, which: Which, rtol: float, certify: bool, memor
         method=result.method,
         applications=result.applications,
         stop_reason=result.stop_reason,
+    )
+
+
+def _upper_only(conv: ConvOperator, reached: SingularTriplets) -> Enclosure:
+    """What is left of a search for the smallest value that memory cut short: no vector is stretched less."""
+    value = float(reached.values[0])
+    return Enclosure(
+        lower=0.0,
+        value=value,
+        upper=value + ROUNDING * frobenius_norm(conv),
+        basis="theorem: Rayleigh quotient above",
+        method="bracket",
+        applications=reached.applications,
+        stop_reason=StopReason.LIMIT,
     )
 
 

@@ -32,7 +32,7 @@ from spectral_conv.spectrum.request import Request, too_much
 
 # More than this (several minutes) is factored on request only.
 MOST_FLOPS = 2.4e13
-_MAXITER_BLOCKS, _MAXITER_FACTOR = 2_000, 600
+_MAXITER_BLOCKS, _MAXITER_FACTOR = 2_000, 240
 # Where one side has this many times the channels of the other, no modes at the border spoil the circulant
 # preconditioner: it then takes 80 to 250 applications at rtol = 1e-9, 560 at worst (measured).
 _CHANNEL_RATIO, _APPLICATIONS, _MAXITER_CIRCULANT = 1.5, 300, 800
@@ -77,7 +77,11 @@ def run_factorized(conv: ConvOperator, request: Request) -> SingularTriplets:
     scale = rough_largest(conv, request)
     inverse = ShiftedInverse(conv, smaller_gram(conv), np.float32)
     found = _refined(conv, request, inverse, float(scale.values[0]), request.maxiter or _MAXITER_FACTOR)
-    return dataclasses.replace(found, applications=found.applications + scale.applications, method="factorized")
+    found = dataclasses.replace(found, applications=found.applications + scale.applications, method="factorized")
+    if found.stop_reason is not StopReason.CONVERGED:
+        what = "the banded Cholesky factor in double precision, single precision being too coarse,"
+        raise MemoryLimitError(too_much(what, factorized_bytes(conv), request.memory), found)
+    return found
 
 
 def run_circulant(conv: ConvOperator, request: Request) -> SingularTriplets:
