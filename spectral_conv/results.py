@@ -50,7 +50,7 @@ class StopReason(enum.Enum):
         "or pass float64 weights."
     )
     LIMIT = (
-        "The exact method needs more memory than `memory_limit` allows, or more than ten minutes: raise "
+        "The exact method needs more memory than `memory_limit` allows, or many minutes: raise "
         "`memory_limit`, use a smaller `input_shape`, or ask for it by name with "
         "singular_triplets(..., method='factorized'). The enclosure shown is what cheap means give."
     )

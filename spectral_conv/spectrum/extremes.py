@@ -31,11 +31,13 @@ def spectral_norm(
     conv : ConvOperator
         The layer.
     rtol : float
-        Work until ``upper - lower <= rtol * value``.
+        Work until ``upper - lower <= rtol * value``, above 1e-6 by the cheapest means: an upper bound from the symbol
+        (a twisted circulant that contains M, or the supremum over all frequencies) where one is close enough.
     certify : bool
-        Prove both bounds, rounding errors included, by a Cholesky factorization of ``tau I - M^T M`` (banded, so
-        that memory and time are those of the smallest value). The width is usually near 1e-11, but no width is
-        promised; where the factor does not fit the upper bound is a wide one, and the result a "bracket".
+        Prove both bounds, rounding errors included, by such a bound or by a Cholesky factorization of
+        ``tau I - M^T M`` (banded, so that memory and time are those of the smallest value). At the default `rtol` the
+        width is usually near 1e-11, but no width is promised; where the factor does not fit the upper bound is a wide
+        one, and the result a "bracket".
     memory_limit : float, optional
         In bytes; default: half of the memory that is free. Below what a Lanczos basis needs the result is a
         rigorous but wide "bracket".
@@ -79,7 +81,7 @@ def smallest_singular_value(
         cannot be told from 0, and `lower` is then 0, whatever `rtol`.
     memory_limit : float, optional
         In bytes; default: half of the memory that is free. Where the factor does not fit, or would take more than
-        about ten minutes, the result is a "bracket": 0 below, a rigorous upper bound above.
+        several minutes, the result is a "bracket": 0 below, a rigorous upper bound above.
 
     Returns
     -------
