@@ -83,7 +83,7 @@ def test_the_preconditioner_is_nearly_the_inverse_inside(shape: tuple[int, ...],
     x = x.ravel()
     gram = conv.matvec(conv.rmatvec(x)) if wide else conv.rmatvec(conv.matvec(x))
     peak = 2.0 * norm  # far from the spectrum, so that the inverse decays fast
-    tau = preconditioner._ABOVE * peak**2
+    tau = preconditioner._ABOVE_LEAST * peak**2
     found = CirculantPreconditioner(conv, peak=peak)((tau * x - gram)[None])[0]
     assert np.linalg.norm(found - x) <= 1e-4 * np.linalg.norm(x)
     mu = preconditioner._SHIFT * peak**2

@@ -18,7 +18,7 @@ from spectral_conv.spectrum.verify import checked_triplets
 Rows = NDArray[np.floating]
 
 # Rows of the basis between restarts, beside those wanted, and rows kept.
-_BASIS, _KEPT = 24, 8
+_BASIS, _KEPT = 40, 12
 # The residual of the basis is that of the result, up to rounding.
 _SAFETY, _ROUNDING = 0.9, 2e-15
 

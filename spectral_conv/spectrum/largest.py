@@ -53,7 +53,7 @@ def run_davidson(conv: ConvOperator, request: Request, start: NDArray[np.floatin
     if needed > request.memory:
         raise MemoryLimitError(too_much("the preconditioner", needed, request.memory) + " Or use 'lanczos'.")
     seeds = starting_rows(conv, start, request.k, to_rows=conv.shape[0] < conv.shape[1], few=True, rng=request.rng)
-    precondition = CirculantPreconditioner(conv, peak=seeds.peaks[0].value, memory=request.memory)
+    precondition = CirculantPreconditioner(conv, peak=seeds.peaks[0].value, rtol=request.rtol, memory=request.memory)
 
     def iterate(rows: NDArray[np.floating], applications: int, enough: float) -> SingularTriplets:
         return davidson_triplets(

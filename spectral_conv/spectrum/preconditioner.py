@@ -16,9 +16,9 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.packing import Packing
 from spectral_conv.symbols._transform import Complex, SymbolBox, boxes, evaluate_box, group_taps, half_grid
 
-# tau lies so far above the largest ||F||^2; where the circulant is to be inverted for the smallest values, the shift
-# is this share of the largest.
-_ABOVE, _SHIFT = 1.001, 1e-3
+# tau lies so far above the largest ||F||^2: nearer for accurate values, where the residual holds little but the nearest
+# others. For the smallest values the shift is this share of the largest square.
+_ABOVE_LEAST, _ABOVE_MOST, _SHIFT = 1.001, 1.004, 1e-3
 # Frequencies that a thread works on at one time.
 _CHUNK_BYTES = 4 << 20
 # Beyond this memory (or a quarter of the limit) only the largest directions of each frequency are kept, as many as
@@ -47,12 +47,17 @@ class CirculantPreconditioner:
         A lower bound of ``sup ||F||``, as right as may be.
     smallest : bool
         For which end of the spectrum.
+    rtol : float
+        How accurate the values are to be.
     memory : float
         Bytes; beyond a quarter only the largest directions per frequency are kept (largest values only).
     """
 
-    def __init__(self, conv: ConvOperator, *, peak: float, smallest: bool = False, memory: float = math.inf) -> None:
+    def __init__(
+        self, conv: ConvOperator, *, peak: float, smallest: bool = False, rtol: float = 0.0, memory: float = math.inf
+    ) -> None:
         geometry = conv.geometry
+        tau = min(_ABOVE_MOST, max(_ABOVE_LEAST, 1.0 + rtol)) * peak**2
         self._packing = Packing(geometry)
         grid = self._packing.grid
         taps = group_taps(geometry, conv.plain_kernel, 0)
@@ -70,9 +75,9 @@ class CirculantPreconditioner:
         rank = int(allowed / (8 * math.prod(half) * order))
         self._apply: Callable[[Complex], Complex]
         if smallest or rank >= order:
-            self._apply = _full(near, cuts, half, order, peak, smallest=smallest)
+            self._apply = _full(near, cuts, half, order, _SHIFT * peak**2 if smallest else tau, smallest=smallest)
         else:
-            self._apply = _low_rank(near, cuts, half, order, peak, max(_LEAST_RANK, rank))
+            self._apply = _low_rank(near, cuts, half, order, tau, max(_LEAST_RANK, rank))
 
     def __call__(self, rows: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the preconditioned rows."""
@@ -123,13 +128,12 @@ def _full(
     cuts: Sequence[SymbolBox],
     half: tuple[int, ...],
     order: int,
-    peak: float,
+    shift: float,
     *,
     smallest: bool,
 ) -> Callable[[Complex], Complex]:
     """The inverse of every frequency."""
     inverses = np.empty((*half, order, order), np.complex64)
-    shift = _SHIFT * peak**2 if smallest else _ABOVE * peak**2
     failed = True
     while failed:
         failures: list[int] = []
@@ -172,7 +176,7 @@ def _low_rank(
     cuts: Sequence[SymbolBox],
     half: tuple[int, ...],
     order: int,
-    peak: float,
+    tau: float,
     rank: int,
 ) -> Callable[[Complex], Complex]:
     """``(tau - s^2)^{-1}`` on the largest directions of every frequency, a mean value on the rest."""
@@ -192,7 +196,7 @@ def _low_rank(
         totals[box.slices] = (np.abs(symbols) ** 2).sum(axis=(-2, -1))
 
     run_parallel(iterate, cuts)
-    tau = _ABOVE * max(peak**2, float(squares.max()))
+    tau = max(tau, _ABOVE_LEAST * float(squares.max()))
     base = 1.0 / (tau - (totals - squares.sum(axis=-1)) / (order - rank))
     gains = (1.0 / (tau - squares) - base[..., None])[..., None].astype(np.float32)
     scalar = base[..., None, None].astype(np.float32)

@@ -23,6 +23,8 @@ class Start:
 
 # A later Ritz value with a residual of this many times its distance from the wanted ones may overtake them.
 _RIVAL = 4.0
+# Its square, which bounds the move to second order, counts from this many times the allowed error on.
+_FAR = 3.0
 # So many later Ritz values are watched.
 WATCHED = 4
 
@@ -90,5 +92,5 @@ def may_be_overtaken(
     apart = (values[k - 1] - values[k:]) * (-1.0 if smallest else 1.0)
     # To second order a value still moves by its squared residual over its distance from others: for the largest, of
     # the size of the values; the smallest may be crowded.
-    far = residuals[k:] > slack if smallest else residuals[k:] ** 2 > slack * values[0]
+    far = residuals[k:] > slack if smallest else residuals[k:] ** 2 > _FAR * slack * values[0]
     return np.asarray((residuals[k:] > _RIVAL * apart) & far)

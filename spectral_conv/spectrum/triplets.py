@@ -84,7 +84,8 @@ def singular_triplets(
     MemoryLimitError
         Where every method needs more memory than the limit.
     CostLimitError
-        Where "auto" would factor for several minutes (2.4e13 operations); ``method="factorized"`` does it all the same.
+        Where "auto" would factor for several minutes (2.4e13 operations); ``method="factorized"`` does so all the
+        same.
     ValueError
         Any other parameter that does not fit.
 
