@@ -2,13 +2,14 @@
 #   make demo   creates .venv, installs the package and inspects the embedded network
 #   make test   creates .venv, installs the package and its test tools, checks and tests everything
 #   make lint   the checks of `make test` without the tests
-#   make bench  measures every claim of speed and memory (with PyTorch beside it where .venv has it)
+#   make bench  measures every claim of speed and memory (with PyTorch beside it where .venv has it), some 40 minutes;
+#               `make bench-full` adds the layers that take many minutes each
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench bench-full
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed-demo
@@ -24,6 +25,9 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m validation.benchmarks
+
+bench-full: $(VENV)/installed-test
+	$(BIN)/python -m validation.benchmarks --full
 
 # The stamps are newer than pyproject.toml once everything it asks for is installed.
 $(VENV)/installed-demo: pyproject.toml | $(VENV)/created

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from spectral_conv._kernels.threads import numba_threads
 
@@ -25,6 +25,16 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def _take_control() -> None:
+    """Let this thread set limits: since threadpoolctl 3.8 only the first one to try may, and others do nothing.
+
+    The lock of `_SerialBlas` does here what that rule is for.
+    """
+    clear = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
+
+
 class _SerialBlas:
     """One BLAS thread while anyone wants it so: the number is global, the first sets it, the last puts it back."""
 
@@ -36,6 +46,7 @@ class _SerialBlas:
     def enter(self) -> None:
         with self._lock:
             if self._users == 0:
+                _take_control()
                 self._limiter = _controller().limit(limits=1, user_api="blas")
             self._users += 1
 
@@ -43,6 +54,7 @@ class _SerialBlas:
         with self._lock:
             self._users -= 1
             if self._users == 0:
+                _take_control()
                 self._limiter.restore_original_limits()
 
 

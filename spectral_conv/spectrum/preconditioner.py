@@ -16,7 +16,7 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.packing import Packing
 from spectral_conv.symbols._transform import Complex, SymbolBox, boxes, evaluate_box, group_taps, half_grid
 
-# tau lies so far above the largest ||F||^2: nearer for accurate values, where the residual holds little but the nearest
+# tau lies so far above the largest ||F||^2: nearer for accurate values, where a residual holds little but the nearest
 # others. For the smallest values the shift is this share of the largest square.
 _ABOVE_LEAST, _ABOVE_MOST, _SHIFT = 1.001, 1.004, 1e-3
 # Frequencies that a thread works on at one time.

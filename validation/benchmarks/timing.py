@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +27,15 @@ class Row:
     rival : str
         What it was compared with.
     ours, theirs : float
-        Medians, in seconds (or bytes).
+        Medians; of a claim without a rival, theirs is the limit.
     ratio : float
         Median over the pairs of theirs / ours: above 1 we are better.
     wanted : float
-        The ratio that the claim asks for.
+        The ratio that the claim asks for; 0 where it is only reported.
     agreement : float
         Largest difference of the answers, relative to the largest entry.
+    unit : str
+        Of ours and theirs: "s", "B", or "" for numbers.
     """
 
     task: str
@@ -38,6 +45,17 @@ class Row:
     ratio: float
     wanted: float
     agreement: float
+    unit: str = "s"
+
+
+def within(
+    task: str, found: float, limit: float, *, unit: str = "s", agreement: float = 0.0, rival: str = "limit"
+) -> Row:
+    """Row of a claim without a rival: `found` is at most `limit`; `rival` then says what else is to be known."""
+    ratio = limit / found if found else float("inf")
+    return Row(
+        task=task, rival=rival, ours=found, theirs=limit, ratio=ratio, wanted=1.0, agreement=agreement, unit=unit
+    )
 
 
 def compare(
@@ -66,6 +84,32 @@ def compare(
         wanted=wanted,
         agreement=agreement,
     )
+
+
+def in_fresh_process(module: str, call: str, *, timeout: float | None = None, cores: int = 2) -> Any:
+    """Call a function of a benchmark on at most `cores` cores in a process of its own; what it returns, by JSON.
+
+    None where it takes longer than `timeout` seconds.
+    """
+    code = (
+        f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])\n"
+        f"import json; from validation.benchmarks import {module} as b; print(json.dumps(b.{call}))"
+    )
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode:
+        raise AssertionError(f"{module}.{call} ended with exit code {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def peak_bytes() -> float:
+    """Peak resident bytes of this process."""
+    # Not getrusage: it counts the peak of the process that this one was forked from.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024.0 * float(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 def _time(function: Callable[[], Any], seconds: float) -> float:
