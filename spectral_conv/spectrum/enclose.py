@@ -50,4 +50,5 @@ def enclosed_largest(conv: ConvOperator, seeds: Start, rtol: float, iterate: Ite
     if found.stop_reason is not StopReason.ENCLOSED:
         return found
     near = (found.left if conv.shape[0] < conv.shape[1] else found.right).reshape(1, -1)
-    return iterate(near, found.applications, math.inf)
+    # The vector that was reached, and where it came from: what it has lost may be missing.
+    return iterate(np.concatenate([near, seeds.rows]), found.applications, math.inf)

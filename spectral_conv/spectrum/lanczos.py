@@ -11,7 +11,7 @@ from spectral_conv._kernels import convolution
 from spectral_conv._threads import serial_blas
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import NotApplicableError, SingularTriplets, StopReason
-from spectral_conv.spectrum.start import may_be_overtaken, starting_rows
+from spectral_conv.spectrum.start import may_be_overtaken
 from spectral_conv.spectrum.verify import checked_triplets
 
 # Rows of each basis between restarts, and blocks of rows: fewer of either leave polynomials of too low a degree.
@@ -34,31 +34,43 @@ def largest_triplets(
     conv: ConvOperator,
     k: int,
     *,
+    start: NDArray[np.floating],
+    applications: int,
     tolerance: float,
-    start: NDArray[np.floating] | None,
+    enough: float,
     maxiter: int,
     rng: np.random.Generator,
     memory_limit: float,
 ) -> SingularTriplets:
     """Find the `k` largest triplets of an operator with one group until each residual is at most `tolerance`.
 
-    `tolerance` is relative to the largest value. The bases hold the smaller side of M on the right, so that the
-    iteration works with M^T where M is wide.
+    The bases hold the smaller side of M on the right, so that the iteration works with M^T where M is wide.
+
+    Parameters
+    ----------
+    start : (b, min(rows, columns)) ndarray
+        Where to start, on the smaller side of M.
+    applications : int
+        Applications that the start took.
+    tolerance : float
+        On each residual, relative to the largest value.
+    enough : float
+        A largest value that reaches this ends the iteration: an upper bound is then close enough.
 
     References
     ----------
     J. Baglama, L. Reichel, "Restarted block Lanczos bidiagonalization methods", Numer. Algorithms 43 (2006).
     """
-    rows, columns = conv.shape
-    flip = columns > rows
-    seeds = starting_rows(conv, start, k, to_rows=flip, few=False, rng=rng)
-    applications = seeds.applications
-    basis = _Basis(conv, k, seeds.rows, flip, rng, memory_limit)
+    flip = conv.shape[0] < conv.shape[1]
+    basis = _Basis(conv, k, start, flip, rng, memory_limit)
     reason = StopReason.MAXITER
     while True:
         applications += basis.extend(maxiter - applications)
         values, residuals = basis.ritz()
         goal, least = _SAFETY * tolerance * values[0], _ROUNDING * values[0]
+        if k == 1 and values[0] >= enough:
+            reason = StopReason.ENCLOSED
+            break
         if (
             len(values) >= k
             and np.all(residuals[:k] <= max(goal, least))

@@ -14,7 +14,7 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.results import MemoryLimitError, SingularTriplets
 from spectral_conv.spectrum.davidson import davidson_bytes, davidson_triplets
 from spectral_conv.spectrum.dense import dense_triplets, suits_dense
-from spectral_conv.spectrum.enclose import enclosed_largest
+from spectral_conv.spectrum.enclose import Iteration, enclosed_largest
 from spectral_conv.spectrum.lanczos import lanczos_bytes, largest_triplets
 from spectral_conv.spectrum.preconditioner import (
     CirculantPreconditioner,
@@ -22,13 +22,14 @@ from spectral_conv.spectrum.preconditioner import (
     preconditioner_seconds,
 )
 from spectral_conv.spectrum.request import Request, too_much
-from spectral_conv.spectrum.start import starting_rows
+from spectral_conv.spectrum.start import Start, starting_rows
 
 _MAXITER = {"lanczos": 20_000, "davidson": 5_000}
 # Typical counts of random kernels (measured): for rtol = 1e-2, and for each further digit; and the time per entry of
 # a vector and application that a basis takes.
-_LANCZOS_APPLICATIONS, _DAVIDSON_APPLICATIONS = (80, 120), (22, 16)
+_LANCZOS_APPLICATIONS, _DAVIDSON_APPLICATIONS = (100, 250), (22, 16)
 _LANCZOS_BASIS_SECONDS, _DAVIDSON_BASIS_SECONDS = 3e-8, 4e-8
+_DAVIDSON_CALL_SECONDS = 2e-4  # outside of compiled code, per application
 
 
 def run_lanczos(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
@@ -36,15 +37,22 @@ def run_lanczos(conv: ConvOperator, request: Request, start: NDArray[np.floating
     needed = lanczos_bytes(conv, request.k)
     if needed > request.memory:
         raise MemoryLimitError(too_much("a Lanczos basis", needed, request.memory))
-    return largest_triplets(
-        conv,
-        request.k,
-        tolerance=request.rtol / 2,
-        start=start,
-        maxiter=request.maxiter or _MAXITER["lanczos"],
-        rng=request.rng,
-        memory_limit=request.memory,
-    )
+    seeds = starting_rows(conv, start, request.k, to_rows=conv.shape[0] < conv.shape[1], few=False, rng=request.rng)
+
+    def iterate(rows: NDArray[np.floating], applications: int, enough: float) -> SingularTriplets:
+        return largest_triplets(
+            conv,
+            request.k,
+            start=rows,
+            applications=applications,
+            tolerance=request.rtol / 2,
+            enough=enough,
+            maxiter=request.maxiter or _MAXITER["lanczos"],
+            rng=request.rng,
+            memory_limit=request.memory,
+        )
+
+    return _enclosed(conv, request, seeds, iterate)
 
 
 def run_davidson(conv: ConvOperator, request: Request, start: NDArray[np.floating] | None) -> SingularTriplets:
@@ -70,6 +78,10 @@ def run_davidson(conv: ConvOperator, request: Request, start: NDArray[np.floatin
             rng=request.rng,
         )
 
+    return _enclosed(conv, request, seeds, iterate)
+
+
+def _enclosed(conv: ConvOperator, request: Request, seeds: Start, iterate: Iteration) -> SingularTriplets:
     if request.enclose:
         return enclosed_largest(conv, seeds, request.rtol, iterate)
     return iterate(seeds.rows, seeds.applications, math.inf)
@@ -88,7 +100,7 @@ def cheaper_iteration(conv: ConvOperator, request: Request) -> str:
         first + each * digits for first, each in (_LANCZOS_APPLICATIONS, _DAVIDSON_APPLICATIONS)
     )
     lanczos = lanczos_count * (application + _LANCZOS_BASIS_SECONDS * entries)
-    per_application = application + preconditioning / 2 + _DAVIDSON_BASIS_SECONDS * entries
+    per_application = _DAVIDSON_CALL_SECONDS + application + preconditioning / 2 + _DAVIDSON_BASIS_SECONDS * entries
     return "davidson" if setup + davidson_count * per_application < lanczos else "lanczos"
 
 
