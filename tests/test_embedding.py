@@ -68,7 +68,7 @@ def test_proved_bounds_hold(conv: ConvOperator) -> None:
     for width, embedding in itertools.chain.from_iterable(
         ((w, e) for e in embeddings(group, peaks, norm * (1 + w))) for w in (0.01, 0.3, 3.0)
     ):
-        proved = embedding.prove(norm * (1 + width), peaks[0].vector)
+        proved = embedding.prove(norm * (1 + width), peaks[0].vector, least=norm * (1 - 1e-12))
         if proved is not None:
             assert norm * (1 - 1e-14) <= proved <= norm * (1 + width) * (1 + 1e-12)
 

@@ -58,13 +58,13 @@ class Embedding:
     seen: float
     theorem: str
 
-    def prove(self, target: float, start: Complex) -> float | None:
+    def prove(self, target: float, start: Complex, *, least: float) -> float | None:
         """Prove an upper bound of the norm, `target` at most; None where it does not hold on this grid.
 
         The first trial is a little above the largest value seen; frequencies that stand out raise it. Vectors `start`
-        of the symbol's peak serve to look at them.
+        of the symbol's peak serve to look at them. The norm is known to be `least` or more.
         """
-        seen = self.seen
+        seen = max(self.seen, least)
         for margin in _MARGINS:
             if not seen < target:
                 return None
@@ -108,7 +108,9 @@ def tightest_embedding(conv: ConvOperator, lower: float, widths: Sequence[float]
     for width in widths:
         target = lower * (1.0 + width)
         for embedding in embeddings(conv, peaks, target):
-            bound = embedding.prove(target, peaks[0].vector) if embedding.symbol.flops <= _MOST_FLOPS else None
+            if embedding.symbol.flops > _MOST_FLOPS:
+                continue
+            bound = embedding.prove(target, peaks[0].vector, least=lower)
             if bound is not None:
                 return bound, embedding.theorem
     return None

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import SingularTriplets, StopReason
-from spectral_conv.spectrum.embedding import embeddings
+from spectral_conv.spectrum.embedding import Embedding, embeddings
 from spectral_conv.spectrum.start import Start
 from spectral_conv.spectrum.verify import ROUNDING
 
 # The value stops short of the bound by this share of `rtol`, so that the bound, proved afterwards, may be larger.
 _SLACK = 0.2
+# A proof that takes more operations than this (a few seconds) is left to `certify`.
+_MOST_FLOPS = 1e11
 
 Iteration = Callable[[NDArray[np.floating], int, float], SingularTriplets]
 
@@ -32,13 +34,19 @@ def enclosed_largest(conv: ConvOperator, seeds: Start, rtol: float, iterate: Ite
     iterate : callable
         Starting rows, applications so far and a value that is enough, to triplets.
     """
-    candidates = list(embeddings(conv, seeds.peaks, seeds.peaks[0].value * (1.0 + rtol)))
+
+    def affordable(target: float) -> list[Embedding]:
+        return [e for e in embeddings(conv, seeds.peaks, target) if e.symbol.flops <= _MOST_FLOPS]
+
+    candidates = affordable(seeds.peaks[0].value * (1.0 + rtol))
     enough = min((e.seen for e in candidates), default=math.inf) / (1.0 + (1.0 - _SLACK) * rtol)
     found = iterate(seeds.rows, seeds.applications, enough)
     value = float(found.values[0])
     lower = value * (1.0 - ROUNDING)
+    if value > seeds.peaks[0].value:  # the search for peaks missed the highest
+        candidates = affordable(lower + rtol * value)
     for embedding in candidates:
-        upper = embedding.prove(lower + rtol * value, seeds.peaks[0].vector)
+        upper = embedding.prove(lower + rtol * value, seeds.peaks[0].vector, least=lower)
         if upper is not None:
             return dataclasses.replace(
                 found,
