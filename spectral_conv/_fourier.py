@@ -35,7 +35,9 @@ class FourierPlan:
             tuple(axis.dilation * (axis.kernel - 1) + 1 for axis in self._axes) + kernel.shape[-2:],
             kernel.dtype,
         )
-        spread[tuple(slice(None, None, axis.dilation) for axis in self._axes)] = kernel
+        # Weights that only meet padding would spoil the others' digits.
+        read = np.where(geometry.read_taps[..., None, None], kernel, np.zeros((), kernel.dtype))
+        spread[tuple(slice(None, None, axis.dilation) for axis in self._axes)] = read
         g, h = kernel.shape[-2], kernel.shape[-1] // self._groups
         spatial = range(len(self._axes))
         hat = scipy.fft.rfftn(spread, self._size, axes=spatial)

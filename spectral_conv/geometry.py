@@ -173,6 +173,14 @@ class ConvGeometry:
             for i in range(self.ndim)
         )
 
+    @cached_property
+    def read_taps(self) -> NDArray[np.bool_]:
+        """Taps through which some output reads a pixel, shape ``kernel_size``; the others only meet zeros."""
+        meets = np.ones((), dtype=bool)
+        for axis in self.axes:
+            meets = np.logical_and.outer(meets, (axis.reads != NOTHING).any(axis=0))
+        return meets
+
     @property
     def plain_channels(self) -> tuple[int, int]:
         """Channels that the plain convolution of `axes` reads and writes."""

@@ -19,7 +19,7 @@ from spectral_conv.results import CostLimitError, Enclosure, MemoryLimitError, S
 from spectral_conv.spectrum.checks import check_operator, checked_positive, memory_or_half
 from spectral_conv.spectrum.crude import POWER_STEPS, corner_quotient, crude_norm, mean_square, power_vector
 from spectral_conv.spectrum.embedding import LEAST_RTOL, tightest_embedding
-from spectral_conv.spectrum.rounding import absolute_norm, below, readers, stretch, times_scale
+from spectral_conv.spectrum.rounding import absolute_norm, below, stretch, times_scale
 from spectral_conv.spectrum.scale import is_zero
 from spectral_conv.spectrum.trials import affordable, norm_of_parts, square_at_least
 from spectral_conv.spectrum.triplets import Which, singular_triplets
@@ -80,7 +80,7 @@ def certified(conv: ConvOperator, which: Which, *, rtol: float, memory_limit: fl
 def _groups(conv: ConvOperator, *, together: bool) -> list[_Group]:
     """Groups, scaled so that the largest weight is in [1, 2): of the layer (`together`), or of each group."""
     # Weights that only ever meet the padding are no part of M; a huge one would make all others underflow.
-    kernel = np.where((readers(conv) > 0)[..., None, None], conv.kernel.astype(np.float64), 0.0)
+    kernel = np.where(conv.geometry.read_taps[..., None, None], conv.kernel.astype(np.float64), 0.0)
     layer = conv.with_kernel(kernel)
     parts = layer.split_groups()
     whole = _exponent(kernel)

@@ -21,6 +21,8 @@ Rows = NDArray[np.floating]
 _BASIS, _KEPT = 40, 12
 # The residual of the basis is that of the result, up to rounding.
 _SAFETY, _ROUNDING = 0.9, 2e-15
+# From this tolerance on the largest value is sure without another look.
+_SURE = 5e-7
 
 
 def davidson_bytes(conv: ConvOperator, k: int) -> int:
@@ -69,45 +71,90 @@ def davidson_triplets(
     E. R. Davidson, J. Comput. Phys. 17 (1975), doi:10.1016/0021-9991(75)90065-0; M. Crouzeix, B. Philippe,
     M. Sadkane, "The Davidson method", SIAM J. Sci. Comput. 15 (1994), doi:10.1137/0915004.
     """
-    most = min(_BASIS + 2 * k, start.shape[1])
-    if most < k + _KEPT + len(start):
-        raise NotApplicableError(
-            f"Davidson needs a basis of at least {k + _KEPT + len(start)} vectors; the operator has {most} singular "
-            "values. Use method='dense'."
+    search = Davidson(conv, k, start, smallest=smallest, precondition=precondition, rng=rng)
+    reason = search.run(tolerance, largest=largest, enough=enough, most=maxiter - applications)
+    return search.triplets(reason, tolerance, largest=largest, applications=applications)
+
+
+class Davidson:
+    """The iteration behind `davidson_triplets`, for those who want to start again from its basis.
+
+    Parameters as there.
+    """
+
+    def __init__(
+        self,
+        conv: ConvOperator,
+        k: int,
+        start: Rows,
+        *,
+        smallest: bool,
+        precondition: Callable[[Rows], Rows],
+        rng: np.random.Generator,
+    ) -> None:
+        self._conv, self._k, self._smallest, self._precondition = conv, k, smallest, precondition
+        self._most = min(_BASIS + 2 * k, start.shape[1])
+        if self._most < k + _KEPT + len(start):
+            raise NotApplicableError(
+                f"Davidson needs a basis of at least {k + _KEPT + len(start)} vectors; the operator has {self._most} "
+                "singular values. Use method='dense'."
+            )
+        self._start, self._rng = start, rng
+        self._basis = _Basis(conv, start.shape[1], self._most, rng, smallest=smallest)
+        self.applications = 0
+
+    def run(self, tolerance: float, *, largest: float | None, enough: float, most: int) -> StopReason:
+        """Iterate until the `k` residuals are within `tolerance`; `most` applications at most, about."""
+        k, basis, rows = self._k, self._basis, self._start
+        # What every row so far missed (channels that do not mix, copies of a value) is looked for in random rows
+        # drawn to this end of the spectrum; a tight tolerance leaves the rows' own noise time to find it.
+        sure = k == 1 and not self._smallest and tolerance <= _SURE
+        before: Rows | None = None
+        while True:
+            self.applications += basis.extend(rows)
+            values, residuals = basis.ritz(k + WATCHED)
+            scale = values[0] if largest is None else largest
+            goal, bar = _SAFETY * tolerance * scale, max(_SAFETY * tolerance, _ROUNDING) * scale
+            if not self._smallest and k == 1 and values[0] >= enough:
+                return StopReason.ENCLOSED
+            poor = [i for i in range(k) if residuals[i] > bar]
+            overtaking = may_be_overtaken(values, residuals, k, bar, smallest=self._smallest)
+            rivals = [k + int(i) for i in np.flatnonzero(overtaking)]
+            if not poor and not rivals:
+                if sure or (before is not None and np.all(np.abs(values[:k] - before) <= bar)):
+                    return StopReason.CONVERGED if np.all(residuals[:k] <= goal) else StopReason.STAGNATED
+                before = values[:k].copy()
+            if self.applications + 2 > most:
+                return StopReason.MAXITER
+            if poor or rivals:
+                rows = self._precondition(basis.defect((poor + rivals)[0])[None])
+            else:
+                outsiders = self._rng.standard_normal((k, self._start.shape[1]))
+                rows = self._precondition(self._precondition(outsiders))
+                rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            if basis.filled + len(rows) > self._most:
+                basis.restart(k + _KEPT)
+
+    def triplets(
+        self, reason: StopReason, tolerance: float, *, largest: float | None, applications: int
+    ) -> SingularTriplets:
+        """Form the triplets and measure their residuals; `applications` are those that came before."""
+        vectors, grams = self._basis.vectors(self._k)
+        return checked_triplets(
+            self._conv,
+            vectors,
+            applications + self.applications,
+            "davidson",
+            tolerance=tolerance,
+            reason=reason,
+            transposed=self._basis.on_rows,
+            largest=largest,
+            grams=grams,
         )
-    basis = _Basis(conv, start.shape[1], most, rng, smallest=smallest)
-    rows, reason = start, StopReason.MAXITER
-    while True:
-        applications += basis.extend(rows)
-        values, residuals = basis.ritz(k + WATCHED)
-        scale = values[0] if largest is None else largest
-        goal, bar = _SAFETY * tolerance * scale, max(_SAFETY * tolerance, _ROUNDING) * scale
-        if not smallest and k == 1 and values[0] >= enough:
-            reason = StopReason.ENCLOSED
-            break
-        poor = [i for i in range(k) if residuals[i] > bar]
-        rivals = [k + int(i) for i in np.flatnonzero(may_be_overtaken(values, residuals, k, bar, smallest=smallest))]
-        if not poor and not rivals:
-            reason = StopReason.CONVERGED if np.all(residuals[:k] <= goal) else StopReason.STAGNATED
-            break
-        if applications + 2 > maxiter:
-            break
-        chosen = (poor + rivals)[0]
-        rows = precondition(basis.defect(chosen)[None])
-        if basis.filled + 1 > most:
-            basis.restart(k + _KEPT)
-    vectors, grams = basis.vectors(k)
-    return checked_triplets(
-        conv,
-        vectors,
-        applications,
-        "davidson",
-        tolerance=tolerance,
-        reason=reason,
-        transposed=basis.on_rows,
-        largest=largest,
-        grams=grams,
-    )
+
+    def subspace(self, count: int) -> Rows:
+        """The `count` best Ritz vectors, as rows: where to start for an operator that differs little."""
+        return self._basis.vectors(min(count, self._basis.filled))[0]
 
 
 class _Basis:
@@ -153,7 +200,8 @@ class _Basis:
         # Where cancellation leaves no digits, the residual is formed.
         for i in np.flatnonzero(defects <= 1e-6 * math.sqrt(float(np.diag(self._squared)[:n].max()))):
             defects[i] = np.linalg.norm(self.defect(int(i)))
-        return values, defects / np.maximum(values, np.finfo(float).tiny)
+        # A value that is zero to rounding has no left vector of its own.
+        return values, defects / np.maximum(values, 1e-150 * max(1.0, float(values.max(initial=0.0))))
 
     def defect(self, i: int) -> Rows:
         """``A x - theta x`` of a Ritz pair."""

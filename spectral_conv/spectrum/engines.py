@@ -40,9 +40,9 @@ def solve(conv: ConvOperator, request: Request, start: NDArray[np.floating] | No
         # A start that vanishes on a part says nothing about it.
         rows = None if rows is None or not rows.any(axis=1).all() else rows
         try:
-            found.append(_rescaled(engine(scaled, dataclasses.replace(request, k=own), rows), scale))
+            found.append(rescaled(engine(scaled, dataclasses.replace(request, k=own), rows), scale))
         except MemoryLimitError as error:
-            reached = error.reached if error.reached is None else _rescaled(error.reached, scale)
+            reached = error.reached if error.reached is None else rescaled(error.reached, scale)
             raise MemoryLimitError(str(error), reached) from None
     return _merge(conv, parts, found, request)
 
@@ -102,7 +102,8 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
     }[method]
 
 
-def _rescaled(part: SingularTriplets, scale: float) -> SingularTriplets:
+def rescaled(part: SingularTriplets, scale: float) -> SingularTriplets:
+    """Undo `normalized`: multiply everything that has the size of M."""
     return dataclasses.replace(
         part,
         values=part.values * scale,

@@ -29,6 +29,8 @@ _SHIFT = {np.dtype(np.float64): 4.0, np.dtype(np.float32): 0.5}
 _SHIFT_GROWTH, _SHIFT_ATTEMPTS = 10.0, 6
 # The band is assembled in pieces of about this size.
 _PIECE_BYTES = 2**26
+# Values below this share of the largest entry of the triangle are zero to rounding.
+_NULL = 1e-12
 # Steps of iterative improvement of the far vectors.
 _IMPROVEMENTS = 2
 
@@ -123,13 +125,16 @@ def smaller_gram(conv: ConvOperator) -> GramTable:
 
 
 class ShiftedInverse:
-    """Solve with ``A + mu I`` for vectors in the layer's own (channels first) order; float64 in and out.
+    """Solve with ``A + mu I``, or ``tau I - A``, for vectors in the layer's own (channels first) order, in float64.
 
-    With a float32 factor, mu and the error of the factor are some 1e-7 to 1e-6 of the largest eigenvalue: close to
-    the inverse where the condition number of the layer is below a hundred, a preconditioner up to several hundred.
+    `above` is tau, which must exceed every eigenvalue; without it mu is as small as rounding allows. With a float32
+    factor, mu and the error of the factor are some 1e-7 to 1e-6 of the largest eigenvalue: close to the inverse where
+    the condition number of the layer is below a hundred, a preconditioner up to several hundred.
     """
 
-    def __init__(self, conv: ConvOperator, table: GramTable, dtype: DTypeLike = np.float64) -> None:
+    def __init__(
+        self, conv: ConvOperator, table: GramTable, dtype: DTypeLike = np.float64, *, above: float | None = None
+    ) -> None:
         axes = [axis.outputs if table.outer else axis.inputs for axis in conv.geometry.axes]
         self._shape = (table.channels, *axes)
         self._permutation = (*(1 + axis for axis in table.order), 0)
@@ -140,11 +145,15 @@ class ShiftedInverse:
             self._band = assemble_band(table, conv.plain_kernel, dtype)
             limits = np.finfo(self._dtype)
             shift = max(growth * _SHIFT[self._dtype] * float(limits.eps) * norm, float(limits.tiny))
-            self._band[:, 0] += shift
+            if above is not None:
+                np.negative(self._band, out=self._band)
+            self._band[:, 0] += shift if above is None else above
             if banded.factor(self._band) == 0:
                 return
             del self._band  # before the next one is made
             growth *= _SHIFT_GROWTH
+            if above is not None:
+                raise np.linalg.LinAlgError(f"`above` must exceed every eigenvalue; {above} does not.")
         raise np.linalg.LinAlgError(
             f"The Gram matrix of order {table.size} could not be factored even with a shift of {shift:.1e}; this "
             "should not happen. Please report the layer."
@@ -266,6 +275,11 @@ class _Search:
         images = np.stack([self._forward(v) for v in near])
         values = np.linalg.norm(images, axis=1)
         far = self._left @ self._images[: self._filled]
+        # Images of null vectors are rounding errors, and lie in the range of M; null vectors of M^T do not. What the
+        # improvement leaves of a random vector does.
+        null = values <= _NULL * np.abs(self._triangle).max()
+        far[null] = np.random.default_rng(0).standard_normal((np.count_nonzero(null), far.shape[1]))
+        far[null] /= np.linalg.norm(far[null], axis=1, keepdims=True)
         # M v / s carries rounding errors of eps * largest / s; a step of M^T u = s v, solved through the normal
         # equations, takes them out of every direction that matters.
         for _ in range(_IMPROVEMENTS):

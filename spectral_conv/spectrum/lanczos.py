@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from spectral_conv._kernels import convolution
 from spectral_conv._threads import serial_blas
 from spectral_conv.operator import ConvOperator
-from spectral_conv.results import NotApplicableError, SingularTriplets, StopReason
+from spectral_conv.results import MemoryLimitError, NotApplicableError, SingularTriplets, StopReason
+from spectral_conv.spectrum.request import too_much
 from spectral_conv.spectrum.start import may_be_overtaken
 from spectral_conv.spectrum.verify import checked_triplets
 
@@ -101,12 +102,16 @@ class _Basis:
         small, large = sorted(conv.shape)
         self.block = b = len(seeds)
         affordable = int(memory_limit / (8 * (small + large)))
-        size = min(max(_BASIS, _BLOCKS * b), affordable - b, small - b) // b * b
-        if size < k + 2 * b:
+        room = min(max(_BASIS, _BLOCKS * b), small - b) // b * b
+        size = min(room, (affordable - b) // b * b)
+        if room < k + 2 * b:
             raise NotApplicableError(
-                f"Lanczos needs a basis of at least {k + 3 * b} vectors; {small} singular values and the memory "
-                f"limit leave room for {max(0, size)}. Use method='dense', or raise `memory_limit`."
+                f"Lanczos needs a basis of at least {k + 3 * b} vectors; the operator has {small} singular values. "
+                "Use method='dense'."
             )
+        if size < k + 2 * b:
+            needed = 8 * (small + large) * (k + 4 * b)
+            raise MemoryLimitError(too_much("a Lanczos basis", needed, memory_limit))
         self._size = size
         self._right, self._left = np.zeros((size + b, small)), np.zeros((size, large))
         self._projected, self._coupling = np.zeros((size, size)), np.zeros((b, b))

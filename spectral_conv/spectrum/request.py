@@ -23,7 +23,9 @@ class Request:
 
 def too_much(what: str, needed: float, limit: float) -> str:
     """Say that `needed` bytes exceed the limit."""
+    digits = 2 if limit >= 1e8 else 6
     return (
-        f"`memory_limit` must be at least {needed / 1e9:.2f} GB for {what} of this layer; it is {limit / 1e9:.2f}. "
+        f"`memory_limit` must be at least {needed / 1e9:.{digits}f} GB for {what} of this layer; it is "
+        f"{limit / 1e9:.{digits}f} GB. "
         "Raise it, or use a smaller `input_shape`."
     )

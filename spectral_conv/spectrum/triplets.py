@@ -51,7 +51,8 @@ def singular_triplets(
     method : {"auto", "dense", "lanczos", "davidson", "factorized", "blocks", "symbol"}
         "auto" takes "symbol" for circular padding and "blocks" where no pixel is read twice (both without
         iteration), "dense" for small operators; else for the largest "davidson" (few, dear steps) or "lanczos"
-        (many, cheap ones), whichever is estimated to take less time; and for the smallest "factorized", or
+        (many, cheap ones), whichever is estimated to take less time ("lanczos" for several, as "davidson" may take
+        another value for a further copy of one); and for the smallest "factorized", or
         "davidson" for layers that widen or narrow, where that is cheaper. "factorized" has a factor in double
         precision, or, where `memory_limit` asks for it, in single precision and refines in double precision.
     start : array_like or SingularTriplets, optional
