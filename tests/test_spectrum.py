@@ -399,7 +399,7 @@ def test_threads_and_repetition_change_nothing() -> None:
         ({"method": "blocks"}, NotApplicableError, r"`method='blocks'` is for layers that read no pixel twice"),
         ({"method": "lanczos", "which": "smallest"}, NotApplicableError, r"`method='lanczos'` finds the largest"),
         ({"method": "factorized"}, NotApplicableError, r"`method='factorized'` finds the smallest values only"),
-        ({"method": "dense", "memory_limit": 1000}, MemoryLimitError, r"`memory_limit` must be at least 0.00 GB"),
+        ({"method": "dense", "memory_limit": 1000}, MemoryLimitError, r"`memory_limit` must be at least 0.000456 GB"),
     ],
 )
 def test_bad_input(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

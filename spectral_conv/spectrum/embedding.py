@@ -25,6 +25,7 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.frequencies import GridAxis, VerifiedSymbol
 from spectral_conv.spectrum.rounding import SLACK, UNIT
 from spectral_conv.symbols._peaks import SymbolPeak, symbol_peaks, top_value
+from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points
 from spectral_conv.symbols._transform import Complex, group_taps
 
 # Sizes tried beyond the smallest admissible one, and grids whose value near the peaks is looked at.
@@ -164,15 +165,10 @@ def _supremum(conv: ConvOperator, peaks: Sequence[SymbolPeak], target: float) ->
     geometry = conv.geometry
     undilated = geometry.stride == (1,) * geometry.ndim
     grid, factor = [], 1.0
-    for axis in geometry.axes:
-        degree = axis.kernel - 1 if undilated else axis.dilation * (axis.kernel - 1) // axis.stride
-        # 1 / cos x <= 1 + slack' with x = pi D / (2 S); 1 / cos x - 1 is about x^2 / 2.
-        share = 0.8 * slack / geometry.ndim
-        points = max(degree + 1, math.ceil(math.pi * degree / (2.0 * math.acos(1.0 / (1.0 + share)))))
+    for axis, degree in zip(geometry.axes, degrees(geometry), strict=True):
+        points = fewest_points(degree, 0.8 * slack / geometry.ndim)
         grid.append(GridAxis(points=points, period=points * (axis.dilation if undilated else 1)))
-        if degree:
-            by_cosine = 1.0 / math.cos(math.pi * degree / (2 * points)) if points > degree else math.inf
-            factor *= min(by_cosine, 1.0 / math.sqrt(1.0 - degree / points))
+        factor *= excess_factor(degree, points)
     symbol = VerifiedSymbol(conv, grid)
     factor *= 1.0 + 64.0 * UNIT  # its own rounding
     return Embedding(symbol=symbol, factor=factor, seen=peaks[0].value * factor, theorem="supremum of the symbol")

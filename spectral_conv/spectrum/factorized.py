@@ -275,11 +275,25 @@ class _Search:
         images = np.stack([self._forward(v) for v in near])
         values = np.linalg.norm(images, axis=1)
         far = self._left @ self._images[: self._filled]
-        # Images of null vectors are rounding errors, and lie in the range of M; null vectors of M^T do not. What the
-        # improvement leaves of a random vector does.
+        found = self._improved(near, images, values, far, backward)
         null = values <= _NULL * np.abs(self._triangle).max()
-        far[null] = np.random.default_rng(0).standard_normal((np.count_nonzero(null), far.shape[1]))
-        far[null] /= np.linalg.norm(far[null], axis=1, keepdims=True)
+        if null.any():
+            # Images of null vectors are rounding errors, and may lie in the range of M, where no null vector of M^T
+            # is; what the improvement leaves of a random vector is one.
+            rows = np.random.default_rng(0).standard_normal((np.count_nonzero(null), far.shape[1]))
+            far[null] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            other = self._improved(near, images, values, far, backward)
+            found = min(found, other, key=lambda pairs: float(pairs.residuals.max()))
+        return found
+
+    def _improved(
+        self,
+        near: NDArray[np.floating],
+        images: NDArray[np.floating],
+        values: NDArray[np.floating],
+        far: NDArray[np.floating],
+        backward: Callable[[NDArray[Any]], NDArray[Any]],
+    ) -> _Pairs:
         # M v / s carries rounding errors of eps * largest / s; a step of M^T u = s v, solved through the normal
         # equations, takes them out of every direction that matters.
         for _ in range(_IMPROVEMENTS):
