@@ -30,6 +30,8 @@ class AxisPairs:
         The two pixels and the index of their set of tap pairs.
     sets : tuple of (tap pairs, 2) int64 ndarrays
         The different sets of tap pairs, with repetitions where padding reads a pixel twice.
+    diagonal : (sets,) bool ndarray
+        Whether a set is that of pairs of a pixel with itself.
     pixels : int
         Number of pixels along the axis.
     """
@@ -38,7 +40,13 @@ class AxisPairs:
     second: Indices
     kind: Indices
     sets: tuple[Indices, ...]
+    diagonal: NDArray[np.bool_]
     pixels: int
+
+    @property
+    def counts(self) -> Indices:
+        """Number of pixel pairs of each set."""
+        return np.bincount(self.kind, minlength=len(self.sets))
 
     @property
     def reach(self) -> int:
@@ -64,7 +72,7 @@ def axis_pairs(axis: Axis, *, outer: bool) -> AxisPairs:
     kinds: dict[tuple[_Meeting, ...], list[int]] = {}
     for x, reads in _lists(own, np.stack([shared, tap], axis=1)).items():
         kinds.setdefault(tuple((relative[y], x - first[y], a) for y, a in reads), []).append(x)
-    known: dict[tuple[tuple[int, int], ...], int] = {}
+    known: dict[tuple[bool, tuple[tuple[int, int], ...]], int] = {}
     ends: list[Indices] = []
     kind: list[Indices] = []
     for signature, pixels in kinds.items():
@@ -75,13 +83,14 @@ def axis_pairs(axis: Axis, *, outer: bool) -> AxisPairs:
         own_pixels = np.array(pixels)
         for distance, taps in partners.items():
             ends.append(np.stack([own_pixels, own_pixels + distance]))
-            kind.append(np.full(len(pixels), known.setdefault(tuple(sorted(taps)), len(known))))
+            kind.append(np.full(len(pixels), known.setdefault((distance == 0, tuple(sorted(taps))), len(known))))
     pairs = np.concatenate(ends, axis=1) if ends else np.empty((2, 0), np.int64)
     return AxisPairs(
         first=np.ascontiguousarray(pairs[0]),
         second=np.ascontiguousarray(pairs[1]),
         kind=np.concatenate(kind) if kind else np.empty(0, np.int64),
-        sets=tuple(np.array(taps, dtype=np.int64) for taps in known),
+        sets=tuple(np.array(taps, dtype=np.int64) for _, taps in known),
+        diagonal=np.array([own for own, _ in known], dtype=np.bool_),
         pixels=axis.outputs if outer else axis.inputs,
     )
 

@@ -9,3 +9,5 @@ DENSE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
 ADJOINT = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
 NORM = 1e-8  # spectral_norm at its default rtol, relative
 SMALLEST = 1e-9  # smallest_singular_value at its default rtol, relative to the largest
+PENALTY = 1e-12  # values and gradients of polynomial penalties, relative
+PENALTY_GRADIENT = 1e-6  # gradients against central differences, relative

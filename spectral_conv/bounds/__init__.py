@@ -1,0 +1,1 @@
+"""Upper bounds of the largest singular value."""
