@@ -19,8 +19,17 @@ Models
     read_model -- the convolutions of a model file
     inspect_model -- their spectra in one table
 
+Penalties and descent
+    regularizers -- penalties on the operator itself, with gradients by the kernel
+    descend -- gradient descent on a kernel, its exact spectrum recorded
+    steps -- step sizes
+    SpectrumStore -- the course of a descent on disk, safe against whatever kills the process
+    plot_descent -- the exact largest and smallest value over the iterations, as a figure
+    plot_circulant -- the circulant spectrum over the iterations, as a heat map
+
 Results
     SingularTriplets, Enclosure, SpectralDensity, StopReason -- what the functions return
+    Descent, DescentStop, Snapshot -- what `descend` returns and records
     NotApplicableError, NotConvergedError, MemoryLimitError, CostLimitError, ModelError -- what they raise
 """
 
@@ -47,6 +56,13 @@ _HOMES = {
     "read_model": "models",
     "ModelError": "models",
     "inspect_model": "inspection",
+    "descend": "descent",
+    "SpectrumStore": "store",
+    "plot_descent": "report.plots",
+    "plot_circulant": "report.plots",
+    "Descent": "results",
+    "DescentStop": "results",
+    "Snapshot": "results",
     "SingularTriplets": "results",
     "SpectralDensity": "results",
     "Enclosure": "results",
@@ -56,14 +72,15 @@ _HOMES = {
     "MemoryLimitError": "results",
     "CostLimitError": "results",
 }
-_MODULES = ("models",)
+# Public modules, by where they live.
+_MODULES = {"models": "models", "regularizers": "regularizers", "steps": "descent.steps"}
 
 __all__ = ["__version__", *sorted(_HOMES), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"spectral_conv.{name}")
+        return importlib.import_module(f"spectral_conv.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'spectral_conv' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"spectral_conv.{_HOMES[name]}"), name)

@@ -16,10 +16,11 @@ import numpy as np
 
 from spectral_conv.models import ConvLayer, Model, Skipped, read_model
 from spectral_conv.operator import ConvOperator
+from spectral_conv.progress import work_bar
 from spectral_conv.report.dataset import layer_dataset
 from spectral_conv.report.document import layer_document
-from spectral_conv.report.progress import layer_bar
 from spectral_conv.report.record import NOT_ASKED, LayerReport
+from spectral_conv.report.text import printable
 from spectral_conv.results import Enclosure
 from spectral_conv.spectrum import smallest_singular_value, spectral_norm
 from spectral_conv.symbols import circulant_singular_values
@@ -189,7 +190,7 @@ def inspect_model(
     settings = Settings(
         rtol=_checked_rtol(rtol), smallest=bool(smallest), memory_limit=memory_limit, certify=bool(certify)
     )
-    with layer_bar(len(convolutions), name, wanted=progress) as step:
+    with work_bar(len(convolutions), printable(name), wanted=progress) as step:
         if executor is None:
             reports = []
             for layer in convolutions:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
-from spectral_conv.results import Enclosure, SingularTriplets, SpectralDensity
+from spectral_conv.geometry import ConvGeometry
+from spectral_conv.results import Enclosure, SingularTriplets, Snapshot, SpectralDensity
 
 _AXES = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 
@@ -55,4 +59,74 @@ def label_density(density: SpectralDensity) -> xr.Dataset:
             name: getattr(density, name)
             for name in ("total", "resolution", "vectors", "moments", "applications", "method")
         },
+    )
+
+
+def label_snapshots(
+    snapshots: Sequence[Snapshot], geometry: ConvGeometry, circulant_shape: tuple[int, ...] | None = None
+) -> xr.Dataset:
+    """Label iterations of a descent along `iteration`, with the axes of the kernel and of the frequency grid.
+
+    The circulant spectrum, if it has a shape, is NaN where it was not computed; ``circulant_computed`` says where it
+    was.
+    """
+    axes = _AXES[geometry.ndim]
+    kernel_axes = (*(f"kernel_{axis}" for axis in axes), "input_channel", "output_channel")
+    variables = {
+        "kernel": (kernel_axes, [s.kernel for s in snapshots], "weights, HWIO"),
+        "penalty": ((), [s.penalty for s in snapshots], "penalty"),
+        "gradient_norm": ((), [s.gradient_norm for s in snapshots], "Frobenius norm of the gradient"),
+        "step": ((), [s.step for s in snapshots], "size of the step that led here"),
+        "multiplicity": (
+            (),
+            [s.multiplicity for s in snapshots],
+            "multiplicity of the extreme value, 0 if not asked",
+        ),
+        "seconds": ((), [s.seconds for s in snapshots], "time of the iteration"),
+    }
+    first = snapshots[0]
+    for name in first.terms:
+        variables[f"penalty_{name}"] = ((), [s.terms[name] for s in snapshots], f"term {name!r} of the penalty")
+    for name in first.extremes:
+        end = "largest" if name == "sigma_max" else "smallest"
+        ends = {"": "value", "_lower": "lower", "_upper": "upper"}
+        for suffix, field in ends.items():
+            bound = f"{field} bound of the " if suffix else ""
+            numbers = [getattr(s.extremes[name], field) for s in snapshots]
+            variables[f"{name}{suffix}"] = ((), numbers, f"{bound}{end} singular value, exact operator")
+    coordinates: dict[str, Any] = {"iteration": [s.iteration for s in snapshots]}
+    if circulant_shape is not None:
+        spectra = np.full((len(snapshots), *circulant_shape), np.nan)
+        for row, snapshot in zip(spectra, snapshots, strict=True):
+            if snapshot.circulant is not None:
+                row[...] = snapshot.circulant
+        frequencies = tuple(f"frequency_{axis}" for axis in axes)
+        name = "singular values of the circular layer (an estimate unless padding is circular)"
+        variables["circulant_spectrum"] = ((*frequencies, "rank"), spectra, name)
+        computed = [s.circulant is not None for s in snapshots]
+        variables["circulant_computed"] = ((), computed, "whether the circulant spectrum was computed here")
+        for dimension, size in zip(frequencies, circulant_shape, strict=False):
+            wave = 2.0 * np.pi * np.arange(size) / size
+            coordinates[dimension] = (dimension, wave, {"units": "rad", "long_name": "frequency"})
+        coordinates["rank"] = (
+            "rank",
+            np.arange(circulant_shape[-1]),
+            {"units": "1", "long_name": "rank, largest first"},
+        )
+    for dimension, size in zip(kernel_axes, first.kernel.shape, strict=True):
+        coordinates[dimension] = (
+            dimension,
+            np.arange(size),
+            {"units": "1", "long_name": dimension.replace("_", " ")},
+        )
+    return xr.Dataset(
+        {
+            name: (
+                ("iteration", *dimensions),
+                np.asarray(values),
+                {"units": "s" if name == "seconds" else "1", "long_name": long_name},
+            )
+            for name, (dimensions, values, long_name) in variables.items()
+        },
+        coords=coordinates,
     )

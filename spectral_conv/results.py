@@ -206,3 +206,76 @@ class NotConvergedError(RuntimeError):
 
     def __reduce__(self) -> tuple[type[NotConvergedError], tuple[SingularTriplets]]:
         return type(self), (self.result,)
+
+
+class DescentStop(enum.Enum):
+    """Why a descent ended; the value is a sentence."""
+
+    MAXITER = "`maxiter` was reached."
+    CHANGE = "The penalty changed by at most `rtol` times its value."
+    GRADIENT = "The gradient was at most `gtol`: a stationary point."
+    TARGET = "The singular values lie in the `target` interval."
+    NO_DECREASE = "No step size decreased the penalty."
+    DIVERGED = "The penalty grew, or left the range of numbers."
+    CALLBACK = "The callback asked to stop."
+    INTERRUPTED = "Interrupted; everything before is kept."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Everything recorded of one iteration of a descent.
+
+    Attributes
+    ----------
+    iteration : int
+        Number of steps taken before.
+    kernel : ndarray
+        The HWIO kernel.
+    penalty, gradient_norm : float
+        Of this kernel; dimensionless.
+    terms : dict
+        The terms of the penalty by name, if it has several.
+    step : float
+        Size of the step that led here; 0 at the start.
+    seconds : float
+        That this iteration took.
+    multiplicity : int
+        Of the extreme value that the penalty is about: above 1 there is no gradient; 0 where none is reported.
+    extremes : dict
+        Enclosures of "sigma_max" and "sigma_min", as far as they are tracked.
+    circulant : (*grid, rank) ndarray or None
+        All values of the circular layer, if they were computed at this iteration.
+    """
+
+    iteration: int
+    kernel: NDArray[np.floating]
+    penalty: float
+    gradient_norm: float
+    terms: dict[str, float]
+    step: float
+    seconds: float
+    multiplicity: int
+    extremes: dict[str, Enclosure]
+    circulant: NDArray[np.floating] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """The course of a descent and where it ended.
+
+    Attributes
+    ----------
+    kernel : ndarray
+        The last kernel, HWIO; of a descent that diverged the last one that was finite.
+    history : xarray.Dataset
+        Kernel, penalty, exact extremes and circulant spectrum over `iteration`.
+    stop_reason : DescentStop
+        Why it ended.
+    message : str
+        The same in words, with numbers and the remedy.
+    """
+
+    kernel: NDArray[np.floating]
+    history: xr.Dataset
+    stop_reason: DescentStop
+    message: str

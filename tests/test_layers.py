@@ -14,17 +14,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "spectral_conv"
 # Rooms (modules and folders right under the package) by floor; rooms of one floor do not import each other.
 FLOORS = [
     {"geometry", "results", "_kernels", "_threads"},
-    {"operator", "gram", "symbols"},
+    {"operator", "gram", "kernel_adjoint", "symbols"},
     {"spectrum"},
     {"bounds", "orthogonal"},
-    {"regularizers", "certification", "store", "labels"},
+    {"regularizers", "certification", "store", "labels", "progress"},
     {"descent", "models", "report"},
     {"inspection"},
     {"torch", "cli"},
 ]
 # Private files directly under the package that belong to the room of another one.
 ANNEXES = {"_taps": "operator", "_fourier": "operator"}
-NEIGHBOURS = {("symbols", "operator"), ("_threads", "_kernels")}
+NEIGHBOURS = {("symbols", "operator"), ("kernel_adjoint", "operator"), ("_threads", "_kernels")}
 LABELLED = {"xarray", "zarr", "torch", "matplotlib", "onnx", "h5py"}
 UNLABELLED_ROOMS = set().union(*FLOORS[:4]) | {"regularizers", "certification"}
 TORCH_FILES = {"models/torch_file.py", "models/torch_module.py"}
@@ -119,8 +119,8 @@ def _misplaced(found: list[Import]) -> Iterator[str]:
             yield f"{item}: torch is for torch/, and for functions of {', '.join(sorted(TORCH_FILES))}"
         if package == "xarray" and item.inside_function is None and room != "labels":
             yield f"{item}: half a second of import; import it inside the function that needs it"
-        if package == "rich" and room not in {"report", "cli"}:
-            yield f"{item}: rich is for report and cli"
+        if package == "rich" and room not in {"report", "progress", "cli"}:
+            yield f"{item}: rich is for report, progress and cli"
         if package in {"typer", "click"} and room != "cli":
             yield f"{item}: typer is for cli"
         if package == "pandas":

@@ -31,7 +31,8 @@ PROMISED = {
         "models",
     ),
 }
-MODULES = {"models"}  # public names that are modules; every other one must not be shadowed by its own file
+# Public names that are modules; every other one must not be shadowed by its own file.
+MODULES = {"models", "regularizers", "steps"}
 
 KERNEL = np.random.default_rng(1).standard_normal((3, 3, 2, 2))
 
@@ -43,6 +44,10 @@ def _conv() -> Any:
 def _digits() -> Any:
     data = files("spectral_conv") / "data"
     return spectral_conv.read_model(data / "digits.safetensors", layers=data / "digits.layers.json")
+
+
+def _descent() -> Any:
+    return spectral_conv.descend(_conv(), spectral_conv.regularizers.OrthogonalityGap(), maxiter=1)
 
 
 # One call for every public function; classes need none.
@@ -60,6 +65,9 @@ CALLS: dict[str, Callable[[Callable[..., Any]], object]] = {
     "find_layer": lambda f: f(_digits(), "stem.weight"),
     "layers_document": lambda f: f(_digits()),
     "inspect_model": lambda f: f([_conv()]),
+    "descend": lambda f: f(_conv(), spectral_conv.regularizers.OrthogonalityGap(), maxiter=1),
+    "plot_descent": lambda f: f(_descent().history),
+    "plot_circulant": lambda f: f(_descent().history),
 }
 
 

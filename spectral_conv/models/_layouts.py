@@ -66,3 +66,18 @@ def for_operator(kernel: NDArray[Any], layout: str) -> tuple[NDArray[Any], str]:
         return kernel, layout
     *sizes, channels, multiplier = kernel.shape
     return kernel.reshape(*sizes, 1, channels * multiplier), CHANNELS_LAST[len(sizes) - 1]
+
+
+def as_stored(kernel: NDArray[Any], layout: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the HWIO kernel of a `ConvOperator` in the layout and shape of the file: the way back.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_stored(np.zeros((3, 5, 2, 4)), "OIHW", (4, 2, 3, 5)).shape
+    (4, 2, 3, 5)
+    """
+    if layout in DEPTHWISE:
+        return kernel.reshape(shape)
+    ours = CHANNELS_LAST[len(shape) - 3]
+    return kernel.transpose([ours.index(letter) for letter in layout])

@@ -6,7 +6,8 @@ dataset -- the labelled form of all layers
 table -- the exact values beside the FFT's, in the terminal
 contents -- what is in a model file, in the terminal
 notes -- the footnotes of both
+course -- some iterations of a descent, in the terminal
+plots -- the same as pictures
 summary -- what the numbers show, in plain words
 text -- numbers, geometries and names as short text
-progress -- a bar on standard error
 """

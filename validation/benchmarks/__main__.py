@@ -25,6 +25,8 @@ BENCHMARKS = (
     "resnet50",
     "enclosures",
     "smallest",
+    "penalties",
+    "descent",
 )
 OPTIONS = ("quick", "full")
 WIDTH = 100

@@ -1,4 +1,4 @@
-"""A bar over the layers of a model, on standard error and only where that is a terminal."""
+"""A bar over long work, on standard error and only where that is a terminal."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from spectral_conv.report.text import printable
-
 
 @contextmanager
-def layer_bar(total: int, name: str, *, wanted: bool = True) -> Iterator[Callable[[], None]]:
-    """Show a bar while the block runs; the function it gives moves the bar on by one layer.
+def work_bar(total: int, name: str, *, done: int = 0, wanted: bool = True) -> Iterator[Callable[..., None]]:
+    """Show a bar while the block runs; the function it gives moves the bar on by one, and may rename it.
 
     Parameters
     ----------
     total : int
-        Number of layers.
+        Amount of work: layers, iterations.
     name : str
-        What is worked on.
+        What is worked on, printable.
+    done : int
+        Where the bar starts.
     wanted : bool
         False for no bar at all.
 
     Examples
     --------
-    >>> with layer_bar(1, "model", wanted=False) as step:
+    >>> with work_bar(1, "model", wanted=False) as step:
     ...     step()
     """
     if not wanted or not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda name=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -36,5 +36,9 @@ def layer_bar(total: int, name: str, *, wanted: bool = True) -> Iterator[Callabl
     label = TextColumn("{task.description}", markup=False)
     columns = (label, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(printable(name), total=total)
-        yield lambda: progress.advance(task)
+        task = progress.add_task(name, total=total, completed=done)
+
+        def step(name: str | None = None) -> None:
+            progress.update(task, advance=1, description=name)
+
+        yield step
