@@ -4,13 +4,14 @@
 #   make lint   the checks of `make test` without the tests
 #   make bench  measures every claim of speed and memory (with PyTorch beside it where .venv has it), some 40 minutes;
 #               `make bench-full` adds the layers that take many minutes each
-#   make validate-full  kills 200 processes while they append to a store, and checks all that is kept, 2.5 minutes
+#   make validate       repeats the experiments of the papers and checks their claims, half a minute
+#   make validate-full  beside that kills 200 processes while they append to a store, 3 minutes
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-full validate-full
+.PHONY: demo test lint bench bench-full validate validate-full
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed-demo
@@ -30,7 +31,10 @@ bench: $(VENV)/installed-test
 bench-full: $(VENV)/installed-test
 	$(BIN)/python -m validation.benchmarks --full
 
-validate-full: $(VENV)/installed-test
+validate: $(VENV)/installed-test
+	$(BIN)/python -m validation.cases
+
+validate-full: validate
 	$(BIN)/python -m validation.kills 200
 
 # The stamps are newer than pyproject.toml once everything it asks for is installed.

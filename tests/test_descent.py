@@ -13,23 +13,7 @@ from numpy.typing import NDArray
 from spectral_conv import ConvOperator, NotApplicableError, SpectrumStore, descend, regularizers, steps
 from spectral_conv.descent.directions import Gradient
 from spectral_conv.results import DescentStop, Snapshot
-
-PAPER_SCHEDULE = {1: 1e-5, 10: 1e-4, 20: 1e-3}
-PAPER_KERNELS = [(3, 3, 3, 1), (3, 3, 1, 3), (3, 3, 3, 6), (3, 3, 6, 3)]
-
-
-class PaperGap:
-    """`OrthogonalityGap` with the G of formula (3.2), half of the gradient."""
-
-    def __init__(self) -> None:
-        self.gap = regularizers.OrthogonalityGap(1.0)
-
-    def value(self, conv: ConvOperator) -> float:
-        return self.gap.value(conv)
-
-    def value_and_grad(self, conv: ConvOperator) -> tuple[float, NDArray[np.floating]]:
-        value, gradient = self.gap.value_and_grad(conv)
-        return value, gradient / 2
+from validation.cases.guo_frobenius import KERNELS, SCHEDULE, PaperGap
 
 
 def normal_layer(shape: tuple[int, ...] = (3, 3, 3, 1), size: int = 20) -> ConvOperator:
@@ -54,7 +38,7 @@ def ends(history: xr.Dataset, iteration: int) -> tuple[float, float]:
     ],
 )
 def test_the_frobenius_paper(shape: tuple[int, ...], expected: dict[int, tuple[float, float | None]]) -> None:
-    run = descend(normal_layer(shape), PaperGap(), steps.Schedule(PAPER_SCHEDULE), maxiter=max(expected))
+    run = descend(normal_layer(shape), PaperGap(), steps.Schedule(SCHEDULE), maxiter=max(expected))
     assert run.stop_reason is DescentStop.MAXITER
     for iteration, (largest, smallest) in expected.items():
         found = ends(run.history, iteration)
@@ -82,10 +66,10 @@ def test_the_three_algorithms_of_the_other_paper(
         assert ends(run.history, iteration) == pytest.approx(pair, abs=6e-4)
 
 
-@pytest.mark.parametrize("shape", PAPER_KERNELS)
+@pytest.mark.parametrize("shape", KERNELS)
 def test_exact_line_search_takes_a_fifth_of_the_iterations(shape: tuple[int, ...]) -> None:
     conv = normal_layer(shape)
-    paper = descend(conv, PaperGap(), steps.Schedule(PAPER_SCHEDULE), maxiter=200, track=())
+    paper = descend(conv, PaperGap(), steps.Schedule(SCHEDULE), maxiter=200, track=())
     run = descend(conv, regularizers.OrthogonalityGap(), steps.ExactLineSearch(), maxiter=40, track=())
     assert float(run.history.penalty[-1]) <= float(paper.history.penalty[200])
     assert float(run.history.penalty.min()) <= float(paper.history.penalty[100])

@@ -32,11 +32,11 @@ _MOST = 16
 _FLOPS = 1e9
 # Ritz vectors kept. A search that takes more applications than this leads to a new factor, one of four times as many
 # to a full search, which comes after so many kernels in any case.
-_KEPT, _APPLICATIONS, _KERNELS = 8, 40, 50
+_KEPT, _APPLICATIONS, _KERNELS = 6, 40, 50
 # A kernel that differs from the anchor by this share needs a new factor too: an old one may not see what has grown.
 _CHANGE = 0.03
 # tau lies so far above the largest square: a factor outlives kernels that grow by less.
-_ABOVE = 1.01
+_ABOVE = 1.002
 
 
 @dataclass(kw_only=True)
@@ -56,7 +56,7 @@ class ExtremeTracker:
     What was found for an operator is kept: asking again for the same object costs nothing. Small operators keep, for
     each end, Ritz vectors and a banded Cholesky factor of an earlier kernel's ``A + mu I`` or ``tau I - A``, an all
     but perfect preconditioner for Davidson's method. It is renewed where it no longer is, or where the kernel has
-    moved: for the largest end this proves that no value lies more than half a per cent higher. Every 50 kernels comes
+    moved: for the largest end this proves that no value lies more than 0.1 per cent higher. Every 50 kernels comes
     a full search. Larger operators are searched by `singular_triplets` from the last vectors.
 
     Parameters
@@ -73,10 +73,12 @@ class ExtremeTracker:
         self._found: dict[str, tuple[ConvOperator, SingularTriplets]] = {}
         self._starts: dict[str, Rows] = {}
         self._ends: dict[str, _End] = {}
+        # Both ends work on the same scaled operator.
+        self._scaled: tuple[ConvOperator, ConvOperator, float] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         # Factors are made again where they are needed.
-        return {"rtol": self.rtol, "memory_limit": self.memory_limit, "_found": {}, "_starts": {}, "_ends": {}}
+        return {**vars(ExtremeTracker(rtol=self.rtol, memory_limit=self.memory_limit))}
 
     def triplets(self, conv: ConvOperator, which: Which, k: int = 1) -> SingularTriplets:
         """Return `k` or more extreme triplets (all there are, where they are fewer)."""
@@ -162,7 +164,9 @@ class ExtremeTracker:
         self, conv: ConvOperator, which: Which, k: int, end: _End, largest: float | None
     ) -> tuple[SingularTriplets | None, Rows]:
         """Davidson from the rows of `end`: the triplets, if they converged, and Ritz vectors."""
-        scaled, scale = normalized(conv)
+        if self._scaled is None or self._scaled[0] is not conv:
+            self._scaled = (conv, *normalized(conv))
+        _, scaled, scale = self._scaled
         top = None if largest is None else largest / scale
         search = Davidson(
             scaled,
@@ -199,9 +203,10 @@ def _above(value: float, which: Which) -> float | None:
 
 
 def _stretch(conv: ConvOperator, rows: Rows) -> float:
-    """The most that any of the rows, on the smaller side, is stretched."""
+    """The most that a combination of the orthonormal rows, on the smaller side, is stretched."""
     apply = conv.rmatvec if conv.shape[0] < conv.shape[1] else conv.matvec
-    return max(float(np.linalg.norm(apply(row)) / np.linalg.norm(row)) for row in rows)
+    images = np.stack([apply(row) for row in rows])
+    return math.sqrt(float(np.linalg.eigvalsh(images @ images.T)[-1]))
 
 
 def _keeps_factor(conv: ConvOperator, k: int) -> bool:
