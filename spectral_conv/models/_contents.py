@@ -9,6 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from spectral_conv.models._entry import LayerEntry
+from spectral_conv.models._graph import Graph
 from spectral_conv.models._model import Skipped
 
 
@@ -52,7 +54,14 @@ class Contents:
         In the order of the network as far as the file tells it.
     unread : tuple of Skipped
         What the reader left alone (optimizer state, say), with the reason.
+    stated : tuple of LayerEntry or None
+        The convolutions of a format that says which tensors are kernels and with what geometry, in the order of the
+        network; each lists in `assumed` what the file does not say. None for files of weights alone.
+    graph : Graph or None
+        The network, where the file has it.
     """
 
     tensors: Mapping[str, StoredTensor]
     unread: tuple[Skipped, ...] = ()
+    stated: tuple[LayerEntry, ...] | None = None
+    graph: Graph | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectral_conv.models._graph import Graph
 from spectral_conv.operator import ConvOperator
 
 
@@ -71,12 +72,15 @@ class Model:
         In the order of the layers document, or else of the file.
     skipped : tuple of Skipped
         Every other tensor, with the reason.
+    graph : Graph or None
+        The network as plain data, where the file has it.
     """
 
     path: Path
     format: str
     layers: tuple[ConvLayer, ...]
     skipped: tuple[Skipped, ...]
+    graph: Graph | None = None
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from spectral_conv.models._assumptions import assume_layers
 from spectral_conv.models._build import build_layer
+from spectral_conv.models._complete import complete_layers
 from spectral_conv.models._contents import Contents
 from spectral_conv.models._entry import LARGEST_INTEGER, LayerEntry, short
 from spectral_conv.models._kernel_names import refusal
@@ -72,17 +73,20 @@ def read_model(
     reader = find_reader(file)
     contents = reader.read(file)
     skipped = list(contents.unread)
-    if layers is None:
+    document = None if layers is None else read_layers(layers)
+    if contents.stated is not None:
+        entries, others = complete_layers(file, contents, document or (), size)
+    elif document is None:
         entries, others = assume_layers(contents.tensors, size)
     else:
-        entries, others = _stated_layers(file, contents, read_layers(layers))
+        entries, others = _stated_layers(file, contents, document)
     skipped += others
     built = [build_layer(entry, contents.tensors[entry.weight]) for entry in entries]
     found = tuple(layer for layer in built if isinstance(layer, ConvLayer))
     failed = [layer for layer in built if isinstance(layer, Skipped)]
     if not found:
         raise _no_convolution(file, contents, failed, skipped)
-    return Model(path=file, format=reader.FORMAT, layers=found, skipped=(*failed, *skipped))
+    return Model(path=file, format=reader.FORMAT, layers=found, skipped=(*failed, *skipped), graph=contents.graph)
 
 
 def _checked_size(input_size: Any) -> tuple[int, ...] | None:

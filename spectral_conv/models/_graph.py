@@ -1,0 +1,53 @@
+"""A network as plain data: what a file says about which layer feeds which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One operation.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the graph.
+    op : str
+        ONNX's name of the operator ("Conv", "Relu", "Add", "BatchNormalization", "Gemm", ...), whatever the format.
+    inputs, outputs : tuple of str
+        Names of the values that it reads and writes, weights not included.
+    weights : tuple of str
+        Names of the tensors of the file that it applies, in the order of the operator.
+    attributes : mapping
+        Plain data: numbers, text, tuples of them.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A network.
+
+    Attributes
+    ----------
+    nodes : tuple of Node
+        In an order in which they can be computed.
+    inputs, outputs : tuple of str
+        Values that come from outside, and that are the result.
+    shapes : mapping of str to tuple
+        Shape of each value as far as it is known, channels first, without the batch axis; None for an unknown size.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
