@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ class OrthogonalityGap:
             products = taps @ taps.T
             by_products = np.zeros_like(products)
             total += plan.distance(products, self.alpha, by_products)
-            # The classes come in mirrored pairs, so that the derivative by the products is symmetric.
+            # The sets come in mirrored pairs, so that the derivative by the products is symmetric.
             gradients.append(2.0 * (by_products @ taps))
         return total, _unstacked(conv, gradients, plan)
 
@@ -88,30 +88,27 @@ class OrthogonalityGap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Classes:
-    """Classes of pixel pairs of one group that have the same block of the smaller Gram matrix.
+class _Blocks:
+    """The different blocks of the smaller Gram matrix of one group.
 
     Attributes
     ----------
-    starts, taps : (classes + 1,) and (pairs, 2) int64 ndarrays
-        Tap pairs of each class, flattened over the axes.
-    counts : (classes,) ndarray
-        Pixel pairs of each class.
-    diagonal : (classes,) ndarray
-        1 for pairs of a pixel with itself, else 0.
+    axes : tuple
+        Per axis, three in all: starts and taps of the sets of tap pairs, pixel pairs of each set, and whether they
+        are of a pixel with itself; as `_kernels.gram_distance` takes them.
+    sizes : (3,) int64 ndarray
+        Kernel size, 1 along axes that the layer does not have.
     outer : bool
         Whether the blocks are those of ``P P^T`` of the plain convolution P.
     channels : int
         Size of a block.
     unread : int
-        Rows of ``M^T M``, of all groups, whose diagonal is ``-alpha`` in no class: of pixels that nothing reads, and
-        where M is wider than high.
+        Rows of ``M^T M``, of all groups, that no block holds: of pixels that nothing reads, and where M is wider than
+        high. Their part of ``M^T M - alpha I`` is ``-alpha`` on the diagonal.
     """
 
-    starts: NDArray[np.int64]
-    taps: NDArray[np.int64]
-    counts: NDArray[np.floating]
-    diagonal: NDArray[np.floating]
+    axes: tuple[NDArray[Any], ...]
+    sizes: NDArray[np.int64]
     outer: bool
     channels: int
     unread: int
@@ -119,12 +116,9 @@ class _Classes:
     def distance(
         self, products: NDArray[np.floating], alpha: float, gradient: NDArray[np.floating] | None = None
     ) -> float:
-        """``||G - alpha I||_F^2`` over the classes; its derivative by the products is added to `gradient`."""
-        target = alpha * self.diagonal
+        """``||G - alpha I||_F^2`` over the blocks; its derivative by the products is added to `gradient`."""
         into = np.empty((0, 0), products.dtype) if gradient is None else gradient
-        return float(
-            gram_distance.distance(products, self.channels, self.starts, self.taps, self.counts, target, into)
-        )
+        return float(gram_distance.distance(products, self.channels, self.sizes, alpha, *self.axes, into))
 
     def distance_along(
         self,
@@ -136,50 +130,40 @@ class _Classes:
         """Coefficients of `distance` at ``constant + t linear + t^2 quadratic``."""
         coefficients = np.empty(5)
         gram_distance.distance_along(
-            constant,
-            linear,
-            quadratic,
-            self.channels,
-            self.starts,
-            self.taps,
-            self.counts,
-            alpha * self.diagonal,
-            coefficients,
+            constant, linear, quadratic, self.channels, self.sizes, alpha, *self.axes, coefficients
         )
         return coefficients
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(geometry: ConvGeometry) -> _Classes:
+def _plan(geometry: ConvGeometry) -> _Blocks:
     rows, columns = geometry.shape
     on_rows = rows < columns  # of M: the smaller Gram matrix
     outer = on_rows != geometry.transposed
-    axes = [axis_pairs(axis, outer=outer) for axis in geometry.axes]
-    sizes = geometry.kernel_size
-    starts, taps, counts, diagonal = [0], [], [], []
-    for combination in itertools.product(*(range(len(pairs.sets)) for pairs in axes)):
-        flat = np.zeros((1, 2), np.int64)
-        for j, pairs, k in zip(combination, axes, sizes, strict=True):
-            flat = (flat[:, None] * k + pairs.sets[j]).reshape(-1, 2)
-        taps.append(flat)
-        starts.append(starts[-1] + len(flat))
-        counts.append(math.prod(int(pairs.counts[j]) for j, pairs in zip(combination, axes, strict=True)))
-        diagonal.append(all(pairs.diagonal[j] for j, pairs in zip(combination, axes, strict=True)))
+    pairs = [axis_pairs(axis, outer=outer) for axis in geometry.axes]
+    missing = 3 - len(pairs)
+    axes: list[NDArray[Any]] = [
+        np.array([0, 1]),
+        np.zeros((1, 2), np.int64),
+        np.ones(1),
+        np.ones(1, np.bool_),
+    ] * missing
+    for axis in pairs:
+        starts = np.cumsum([0, *(len(taps) for taps in axis.sets)])
+        taps = np.concatenate(axis.sets) if axis.sets else np.empty((0, 2), np.int64)
+        axes += [starts, taps, axis.counts.astype(np.float64), axis.diagonal]
     channels = geometry.plain_channels[1 if outer else 0]
-    own = np.array(diagonal, dtype=np.float64)
-    read = int(np.dot(own, counts))
-    return _Classes(
-        starts=np.array(starts),
-        taps=np.concatenate(taps) if taps else np.empty((0, 2), np.int64),
-        counts=np.array(counts, dtype=np.float64),
-        diagonal=own,
+    read = math.prod(int(axis.counts[axis.diagonal].sum()) for axis in pairs)
+    return _Blocks(
+        axes=tuple(axes),
+        sizes=np.array([1] * missing + list(geometry.kernel_size)),
         outer=outer,
         channels=channels // geometry.groups,
         unread=columns - read * channels,
     )
 
 
-def _stacked(conv: ConvOperator, kernel: NDArray[np.floating], plan: _Classes) -> list[NDArray[np.floating]]:
+def _stacked(conv: ConvOperator, kernel: NDArray[np.floating], plan: _Blocks) -> list[NDArray[np.floating]]:
     """Taps of each group above each other: (taps * channels, other channels)."""
     geometry = conv.geometry
     plain = kernel.swapaxes(-1, -2) if geometry.transposed else kernel
@@ -193,7 +177,7 @@ def _stacked(conv: ConvOperator, kernel: NDArray[np.floating], plan: _Classes) -
     ]
 
 
-def _unstacked(conv: ConvOperator, parts: list[NDArray[np.floating]], plan: _Classes) -> NDArray[np.floating]:
+def _unstacked(conv: ConvOperator, parts: list[NDArray[np.floating]], plan: _Blocks) -> NDArray[np.floating]:
     """Shape the gradients of the groups like the kernel."""
     tensors = [part.reshape(-1, plan.channels, part.shape[1]) for part in parts]
     flat = np.concatenate([part.swapaxes(1, 2) if plan.outer else part for part in tensors], axis=2)
