@@ -175,6 +175,19 @@ def test_reasons_to_stop(options: dict[str, Any], reason: DescentStop) -> None:
         assert int(run.history.iteration[-1]) == 3
 
 
+def test_numbers_out_of_range_are_a_reason_to_stop() -> None:
+    conv = normal_layer((3, 3, 2, 3), 8)
+    run = descend(
+        conv.with_kernel(1e60 * conv.kernel),
+        regularizers.OrthogonalityGap(),
+        steps.ExactLineSearch(),
+        maxiter=3,
+        track=(),
+    )
+    assert run.stop_reason is DescentStop.DIVERGED
+    assert np.isfinite(run.kernel).all()
+
+
 @pytest.mark.parametrize("size", [1e-2, 1e3, 1e200])
 def test_too_long_steps_stop_with_their_size(size: float) -> None:
     run = descend(normal_layer(), regularizers.OrthogonalityGap(), steps.Fixed(size), maxiter=100, track=())

@@ -224,6 +224,16 @@ def test_multiple_values_are_reported_and_averaged() -> None:
     )
 
 
+def test_rank_deficient_layers_have_as_many_zeros_as_are_counted() -> None:
+    K = np.random.default_rng(0).standard_normal((3, 3, 4, 4))
+    K[..., 0] = 0.0
+    least = regularizers.SmallestSingularValue()
+    value, gradient = least.value_and_grad(ConvOperator(K, (8, 8)))
+    assert abs(value) <= 1e-12
+    assert least.multiplicity == 16  # of 64
+    assert np.isfinite(gradient).all()
+
+
 def test_a_wide_layer_has_a_two_norm_gap_of_alpha_at_least() -> None:
     conv = ConvOperator(np.array([[0.1], [0.1]])[None, None], (3, 3))  # 2 channels to 1
     gap = regularizers.TwoNormGap(1.0)

@@ -11,6 +11,12 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.regularizers import Penalty
 
 
+def length(x: NDArray[np.floating]) -> float:
+    """Frobenius norm, without overflow of the squares."""
+    largest = float(np.abs(x).max(initial=0.0))
+    return largest * float(np.linalg.norm(x / largest)) if 0.0 < largest < np.inf else largest
+
+
 @dataclass(frozen=True, kw_only=True)
 class Previous:
     """The step before: where it started, the gradient there, its direction and its size."""

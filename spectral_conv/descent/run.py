@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_conv.descent.directions import Direction
-from spectral_conv.descent.iterate import Iterate, Previous
+from spectral_conv.descent.iterate import Iterate, Previous, length
 from spectral_conv.descent.recording import Recorder, Recording, described
 from spectral_conv.descent.steps import StepRule
 from spectral_conv.descent.stopping import Stopping
@@ -96,7 +96,7 @@ class Run:
     @property
     def gradient_norm(self) -> float:
         """Norm of the present gradient."""
-        return float(np.linalg.norm(self._gradient))
+        return length(self._gradient)
 
     def advance(self) -> DescentStop | None:
         """Take one step and record where it led, or say why there is none."""
@@ -110,10 +110,13 @@ class Run:
             direction=-self._gradient,
             previous=self._previous,
         )
-        at = dataclasses.replace(at, direction=self._direction.direction(at))
-        self.size = self._step.size(at)
+        with np.errstate(over="ignore", invalid="ignore"):
+            at = dataclasses.replace(at, direction=self._direction.direction(at))
+            self.size = self._step.size(at)
         if self.size == 0.0:
             return DescentStop.NO_DECREASE
+        if not math.isfinite(self.size):
+            return DescentStop.DIVERGED
         kernel = at.kernel_after(self.size)
         if not np.isfinite(kernel).all():
             return DescentStop.DIVERGED
@@ -158,7 +161,7 @@ class Run:
         state = {"gradient": gradient}
         if previous is not None:
             state |= {"previous_gradient": previous.gradient, "previous_direction": previous.direction}
-        norm = float(np.linalg.norm(gradient))
+        norm = length(gradient)
         self.snapshot = self._recorder.keep(conv, len(self.penalties), value, norm, self.size, clock, state)
         self.conv, self._gradient, self._previous = conv, gradient, previous
         self.penalties.append(value)

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from spectral_conv.descent.iterate import Iterate
+from spectral_conv.descent.iterate import Iterate, length
 from spectral_conv.geometry import as_integer
 from spectral_conv.regularizers import PolynomialPenalty
 from spectral_conv.results import NotApplicableError
@@ -223,5 +223,5 @@ class BarzilaiBorwein:
 
 def _first_size(at: Iterate) -> float:
     """A step that changes the kernel by 1 %."""
-    size, length = float(np.linalg.norm(at.conv.kernel)), float(np.linalg.norm(at.direction))
-    return 1e-2 * (size or 1.0) / length if length > 0.0 else 1.0
+    size, distance = length(at.conv.kernel), length(at.direction)
+    return 1e-2 * (size or 1.0) / distance if distance > 0.0 else 1.0

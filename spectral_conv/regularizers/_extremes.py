@@ -42,7 +42,8 @@ class ExtremePenalty:
     Attributes
     ----------
     multiplicity : int or None
-        Of the extreme value at the last evaluation; above 1 the penalty has no gradient there, only subgradients.
+        Of the extreme value at the last evaluation, 16 standing for as many or more; above 1 the penalty has no
+        gradient there, only subgradients.
     tracker : ExtremeTracker
         Where searches start. Its memory makes a penalty an object of one thread.
     """

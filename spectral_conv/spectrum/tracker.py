@@ -171,7 +171,7 @@ class ExtremeTracker:
         search = Davidson(
             scaled,
             k,
-            np.concatenate([end.rows, _outsiders(end, 1)]),
+            np.concatenate([end.rows, _outsiders(end, max(1, k + 1 - len(end.rows)))]),
             smallest=which == "smallest",
             precondition=end.inverse,
             rng=np.random.default_rng(0),
