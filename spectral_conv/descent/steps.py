@@ -117,11 +117,13 @@ class ExactLineSearch:
 
 
 def _least(coefficients: NDArray[np.floating]) -> float:
-    """The t > 0 of the lowest value of a polynomial among its stationary points, or 0."""
+    """The t > 0 of the lowest value of a polynomial among its stationary points, or 0; NaN beyond the range."""
     # In the unit of the first Newton step the coefficients are of one size.
     slope, curvature = (abs(float(c)) for c in (*coefficients[1:3], 0.0, 0.0)[:2])
     unit = slope / curvature if slope > 0.0 and curvature > 0.0 else 1.0
     scaled = coefficients * unit ** np.arange(len(coefficients))
+    if not np.isfinite(scaled).all():
+        return math.nan
     scaled = scaled / (np.abs(scaled[1:]).max(initial=0.0) or 1.0)
     derivative = np.polynomial.polynomial.polyder(scaled)
     roots = np.polynomial.polynomial.polyroots(np.trim_zeros(derivative, "b")) if derivative.any() else np.empty(0)
