@@ -34,7 +34,7 @@ _FLOPS = 1e9
 # to a full search, which comes after so many kernels in any case.
 _KEPT, _APPLICATIONS, _KERNELS = 6, 40, 50
 # A kernel that differs from the anchor by this share needs a new factor too: an old one may not see what has grown.
-_CHANGE = 0.05
+_CHANGE = 0.03
 # tau lies so far above the largest square: a factor outlives kernels that grow by less.
 _ABOVE = 1.002
 
