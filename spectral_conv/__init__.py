@@ -18,6 +18,7 @@ Spectra
 Models
     read_model -- the convolutions of a model file
     inspect_model -- their spectra in one table
+    compare_models -- two checkpoints of one network: which layers moved, and how
 
 Penalties and descent
     regularizers -- penalties on the operator itself, with gradients by the kernel
@@ -56,6 +57,7 @@ _HOMES = {
     "read_model": "models",
     "ModelError": "models",
     "inspect_model": "inspection",
+    "compare_models": "comparison",
     "descend": "descent",
     "SpectrumStore": "store",
     "plot_descent": "report.plots",

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 from spectral_conv.geometry import NOTHING, Axis, ConvGeometry
@@ -150,10 +151,15 @@ class GramTable:
         table = (stacked @ stacked.T).reshape(*sizes, self.channels, *sizes, self.channels)
         # Axis by axis, replace the taps (a, b) of the two factors by sums over the sets of tap pairs.
         for i, pairs in enumerate(self.pairs):
-            member = np.zeros((len(pairs.sets), sizes[i], sizes[i]))
-            for j, taps_of_set in enumerate(pairs.sets):
-                np.add.at(member[j], (taps_of_set[:, 0], taps_of_set[:, 1]), 1.0)
-            table = np.tensordot(member, table, axes=([1, 2], [i, ndim + 1]))
+            k = sizes[i]
+            lengths = [len(taps_of_set) for taps_of_set in pairs.sets]
+            pair = np.concatenate([taps_of_set @ [k, 1] for taps_of_set in pairs.sets] or [np.empty(0, np.int64)])
+            # Sparse: long strided kernels have as many sets as taps squared.
+            member = scipy.sparse.csr_array(
+                (np.ones(len(pair)), (np.repeat(np.arange(len(lengths)), lengths), pair)), shape=(len(lengths), k * k)
+            )
+            front = np.moveaxis(table, (i, ndim + 1), (0, 1))
+            table = (member @ front.reshape(k * k, -1)).reshape(len(lengths), *front.shape[2:])
         return np.ascontiguousarray(table.transpose(*range(ndim)[::-1], ndim, ndim + 1))
 
 

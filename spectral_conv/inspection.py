@@ -23,6 +23,7 @@ from spectral_conv.report.record import NOT_ASKED, LayerReport
 from spectral_conv.report.text import printable
 from spectral_conv.results import Enclosure
 from spectral_conv.spectrum import smallest_singular_value, spectral_norm
+from spectral_conv.spectrum.cost import Cost, predicted_cost
 from spectral_conv.symbols import circulant_singular_values
 
 if TYPE_CHECKING:
@@ -260,6 +261,24 @@ def analyze_layer(layer: ConvLayer, settings: Settings) -> LayerReport:
     )
 
 
+def layer_cost(layer: ConvLayer, settings: Settings) -> Cost | None:
+    """Predict what `analyze_layer` will take; None where the layer allows no prediction.
+
+    Examples
+    --------
+    >>> from spectral_conv import ConvOperator
+    >>> conv = ConvOperator([[[[2.0]]]], (4, 4))
+    >>> layer = ConvLayer(name="a", operator=conv, assumed=(), kernel_shape=(1, 1, 1, 1), layout="HWIO")
+    >>> layer_cost(layer, Settings()).seconds < 1.0
+    True
+    """
+    limit = settings.memory_limit
+    cost, _ = _attempt(
+        lambda: predicted_cost(layer.operator, rtol=settings.rtol, smallest=settings.smallest, memory_limit=limit)
+    )
+    return cost
+
+
 def _attempt(compute: Callable[[], Result]) -> tuple[Result | None, str | None]:
     try:
         return compute(), None
@@ -304,6 +323,7 @@ def layer_record(layer: ConvLayer, **found: Any) -> LayerReport:
         padding_mode=geometry.padding_mode,
         transposed=geometry.transposed,
         assumed=tuple(layer.assumed),
+        folded=tuple(layer.folded),
         **found,
     )
 
@@ -343,7 +363,9 @@ def _map_on_executor(
     executor: Executor, layers: Sequence[ConvLayer], settings: Settings, step: Callable[[], None]
 ) -> list[LayerReport]:
     # The costliest first: a long one that starts last would leave the other workers idle.
-    order = sorted(range(len(layers)), key=lambda i: _cost(layers[i].operator), reverse=True)
+    costs = [layer_cost(layer, settings) for layer in layers]
+    seconds = [0.0 if cost is None else cost.seconds for cost in costs]
+    order = sorted(range(len(layers)), key=seconds.__getitem__, reverse=True)
     futures: dict[Future[LayerReport], int] = {executor.submit(analyze_layer, layers[i], settings): i for i in order}
     reports: dict[int, LayerReport] = {}
     for future in as_completed(futures):
@@ -358,17 +380,6 @@ def _map_on_executor(
             )
         step()
     return [reports[i] for i in range(len(layers))]
-
-
-def _cost(conv: ConvOperator) -> float:
-    """Flops of a banded factorization of the smaller Gram matrix: what the smallest value costs at most."""
-    geometry = conv.geometry
-    rows, columns = geometry.shape
-    grid = geometry.output_shape if rows < columns else geometry.input_shape
-    side = min(rows, columns)
-    # Rows that one pixel and its farthest neighbour along the first axis lie apart.
-    band = geometry.dilation[0] * geometry.kernel_size[0] * side / grid[0]
-    return float(side * min(band, side) ** 2)
 
 
 def _version(package: str) -> str:

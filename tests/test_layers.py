@@ -19,12 +19,17 @@ FLOORS = [
     {"bounds", "orthogonal"},
     {"regularizers", "certification", "store", "labels", "progress"},
     {"descent", "models", "report"},
-    {"inspection"},
+    {"inspection", "comparison"},
     {"torch", "cli"},
 ]
 # Private files directly under the package that belong to the room of another one.
 ANNEXES = {"_taps": "operator", "_fourier": "operator"}
-NEIGHBOURS = {("symbols", "operator"), ("kernel_adjoint", "operator"), ("_threads", "_kernels")}
+NEIGHBOURS = {
+    ("symbols", "operator"),
+    ("kernel_adjoint", "operator"),
+    ("_threads", "_kernels"),
+    ("comparison", "inspection"),
+}
 LABELLED = {"xarray", "zarr", "torch", "matplotlib", "onnx", "h5py"}
 UNLABELLED_ROOMS = set().union(*FLOORS[:4]) | {"regularizers", "certification"}
 TORCH_FILES = {"models/torch_file.py", "models/torch_module.py"}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from shared_material import MODELS, needs_shared
 
-from spectral_conv.models import ConvLayer, ModelError, find_layer, layers_document, read_model
+from spectral_conv.models import ConvLayer, ModelError, find_layer, layers_document, read_model, torch_file
 from spectral_conv.models._assumptions import ASSUMED
 
 RNG = np.random.default_rng(20)
@@ -131,7 +131,7 @@ class TestSkipped:
             "bn.num_batches_tracked": np.array(7),
             "fc.weight": weights(10, 4),
             "normed.weight_v": weights(4, 3, 3, 3),
-            "normed.weight_g": weights(4, 1, 1, 1),
+            "normed.weight_g": weights(4, 3, 1, 1),  # no norm over any axes
             "spectral.weight_orig": weights(4, 3, 3, 3),
             "new.parametrizations.weight.original0": weights(4, 3, 3, 3),
             "quantized.weight": weights(4, 3, 3, 3),
@@ -245,7 +245,7 @@ class TestPaths:
         (tmp_path / "notes.txt").write_text("not a model at all")
         with pytest.raises(ModelError, match=r"notes.txt has no format that can be read.*Readable are safetensors"):
             read_model(tmp_path / "notes.txt")
-        with pytest.raises(ModelError, match="path of its file; got int"):
+        with pytest.raises(ModelError, match=r"path of its file, or as a torch\.nn\.Module; got int"):
             read_model(3)  # type: ignore[arg-type]
         with pytest.raises(ModelError, match="cannot be opened"):
             read_model("a\0b")
@@ -299,6 +299,11 @@ TWINS = {
 @needs_shared
 @pytest.mark.parametrize(("twin", "file"), [(twin, file) for twin, files in TWINS.items() for file in files])
 class TestTrainedModels:
+    @pytest.fixture(autouse=True)
+    def in_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # The child process imports PyTorch anew, which takes seconds; test_models_torch.py has tests of it.
+        monkeypatch.setattr(torch_file, "in_child", lambda parse, path, library, modules: parse(path))
+
     def test_geometry_equals_the_document(self, twin: str, file: str) -> None:
         self._torch_for(file)
         document = MODELS / f"{twin}.json"

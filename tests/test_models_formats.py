@@ -19,7 +19,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from safetensors.numpy import save_file
 
-from spectral_conv.models import Model, ModelError, read_model
+from spectral_conv.models import Model, ModelError, read_model, torch_file
 
 RNG = np.random.default_rng(22)
 KERNEL = RNG.standard_normal((4, 3, 3, 3))
@@ -269,7 +269,9 @@ class TestTorchMissing:
 
 class TestTorch:
     @pytest.fixture(autouse=True)
-    def torch(self) -> Any:
+    def torch(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        # The child process imports PyTorch anew, which takes seconds; test_models_torch.py has tests of it.
+        monkeypatch.setattr(torch_file, "in_child", lambda parse, path, library, modules: parse(path))
         return pytest.importorskip("torch")
 
     @pytest.mark.parametrize("zipped", [True, False])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_conv.cli.options import AsJson, File, InputSize, Layers, parse_size, read
+from spectral_conv.cli.options import AsJson, File, FoldBatchnorm, InputSize, Layers, parse_size, read
 from spectral_conv.cli.output import INCOMPLETE, new_console, one_message, print_json
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def inspect(
     largest_only: Annotated[
         bool, typer.Option("--largest-only", help="Leave the smallest singular values out.")
     ] = False,
+    fold_batchnorm: FoldBatchnorm = False,
 ) -> None:
     """Compare exact singular values with the FFT's.
 
@@ -50,7 +51,7 @@ def inspect(
     size = parse_size(input_size)
     with one_message():
         # Every file is opened before the first is analysed: a bad one is told at once, nothing is half done.
-        models = [_selected(read(path, size, layers), select) for path in files]
+        models = [_selected(read(path, size, layers, fold_batchnorm=fold_batchnorm), select) for path in files]
     inspections = []
     for model in models:
         with one_message():
@@ -71,16 +72,20 @@ def inspect(
     _leave(inspections)
 
 
-def describe(file: File, input_size: InputSize = None, layers: Layers = None) -> None:
-    """Show the layers of a file and their geometry."""
-    from spectral_conv.inspection import layer_record
+def describe(
+    file: File, input_size: InputSize = None, layers: Layers = None, fold_batchnorm: FoldBatchnorm = False
+) -> None:
+    """Show the layers of a file, their geometry, and about how long and how much memory `inspect` will take."""
+    from spectral_conv.inspection import Settings, layer_cost, layer_record
     from spectral_conv.report.contents import ContentsTable
 
     with one_message():
-        model = read(file, parse_size(input_size), layers)
+        model = read(file, parse_size(input_size), layers, fold_batchnorm=fold_batchnorm)
+        costs = [layer_cost(layer, Settings()) for layer in model.layers]
     records = [layer_record(layer) for layer in model.layers]
     skipped = [(entry.name, entry.reason) for entry in model.skipped]
-    new_console().print(ContentsTable(records, f"{model.name} ({model.format})", skipped))
+    predicted = [None if cost is None else (cost.seconds, cost.bytes) for cost in costs]
+    new_console().print(ContentsTable(records, f"{model.name} ({model.format})", skipped, predicted))
 
 
 def print_layers(file: File, input_size: InputSize = None, layers: Layers = None) -> None:
@@ -148,9 +153,12 @@ def _parse_memory(gigabytes: float | None) -> int | None:
 
 
 def _print_inspection(console: Console, inspection: Inspection) -> None:
+    from spectral_conv.report.contents import folded_note
     from spectral_conv.report.table import LayerTable
 
     console.print(LayerTable(inspection.reports, inspection.model, inspection.skipped))
+    for note in folded_note(inspection.reports):
+        console.print(note)
 
 
 def _leave(inspections: list[Inspection]) -> None:

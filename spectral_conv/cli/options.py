@@ -20,6 +20,10 @@ Layers = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A layers.json with stride, padding and input size of every layer."),
 ]
+FoldBatchnorm = Annotated[
+    bool,
+    typer.Option("--fold-batchnorm", help="Scale each kernel by the batch norm that follows it directly."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -40,8 +44,8 @@ def parse_size(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(number) for number in text.strip().lower().split("x"))
 
 
-def read(path: Path, size: tuple[int, ...] | None, layers: Path | None) -> Model:
+def read(path: Path, size: tuple[int, ...] | None, layers: Path | None, *, fold_batchnorm: bool = False) -> Model:
     """Read the layers of a file."""
     from spectral_conv.models import read_model
 
-    return read_model(path, input_size=size, layers=layers)
+    return read_model(path, input_size=size, layers=layers, fold_batchnorm=fold_batchnorm)

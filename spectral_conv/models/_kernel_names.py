@@ -52,6 +52,23 @@ def refusal(tensor: StoredTensor, names: Mapping[str, StoredTensor]) -> str | No
     return _wrong_module(name, tensor.shape)
 
 
+def matrix_refusal(tensor: StoredTensor, names: Mapping[str, StoredTensor]) -> str | None:
+    """Return why a tensor is not taken as the matrix of a fully connected layer, None for one that is."""
+    name = plain_name(tensor.name)
+    if len(tensor.shape) != 2:
+        return f"{len(tensor.shape)} axes; a fully connected layer has a matrix"
+    if not (_WEIGHT.search(name) or _KERAS.search(name)):
+        return "its name does not end in weight or kernel"
+    if not tensor.floating:
+        return _wrong_type(tensor)
+    if tensor.size == 0 or any(sibling(name, scale) in names for scale in _SCALES):
+        return "an empty or quantized matrix"
+    segments = [part for part in re.split(r"[./]", name)[:-1] if not part.isdecimal()]
+    if any(re.search(r"emb(ed)?|tokens?$|wte|wpe", part, re.IGNORECASE) for part in segments[-1:]):
+        return "part of a module named like embedding: a table, no map of its input"
+    return None
+
+
 def plain_name(name: str) -> str:
     """Return the name without TensorFlow's output number."""
     return name.removesuffix(":0")
@@ -100,8 +117,8 @@ def _parametrized(name: str) -> str | None:
     if kind is None:
         return None
     return (
-        f"a part of {kind}: the layer applies a weight computed from it, which is not in the file; remove "
-        "the parametrization in the program that wrote the file and save again"
+        f"a part of {kind}: the layer applies a weight computed from it, which is not in the file, and by a rule "
+        "that the file does not tell; remove the parametrization in the program that wrote the file and save again"
     )
 
 

@@ -49,6 +49,8 @@ class ConvLayer:
         Shape of the weight tensor as stored.
     layout : str
         Meaning of the axes of the stored tensor: "OIHW", "HWIO", "HWCM", ...
+    folded : tuple of str
+        The batch norms that scale the kernel, on request.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ConvLayer:
     assumed: tuple[str, ...]
     kernel_shape: tuple[int, ...]
     layout: str
+    folded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

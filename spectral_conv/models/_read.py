@@ -7,43 +7,67 @@ import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spectral_conv.models._assumptions import assume_layers
+from spectral_conv.models._batchnorm import fold_batchnorms
 from spectral_conv.models._build import build_layer
 from spectral_conv.models._complete import complete_layers
 from spectral_conv.models._contents import Contents
 from spectral_conv.models._entry import LARGEST_INTEGER, LayerEntry, short
 from spectral_conv.models._kernel_names import refusal
+from spectral_conv.models._linear import split_linear
 from spectral_conv.models._lookup import match_name, suggestion
 from spectral_conv.models._model import ConvLayer, Model, ModelError, Skipped
+from spectral_conv.models._parametrized import fold_parametrized
 from spectral_conv.models._registry import find_reader, supported_formats
 from spectral_conv.models.layers_json import read_layers
+from spectral_conv.models.torch_module import FORMAT as MODULE
+from spectral_conv.models.torch_module import is_module, module_name, read_module
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 def read_model(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Module,
     /,
     *,
+    example_input: Any = None,
     input_size: Sequence[int] | None = None,
     layers: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    include_linear: bool = False,
+    fold_batchnorm: bool = False,
 ) -> Model:
-    """Read the convolution layers of a model file.
+    """Read the convolution layers of a model file, or of a live PyTorch module.
 
     Weights alone tell no stride, padding, dilation or input size. `layers` states them; without it they are
-    assumed (padding "same", stride 1, dilation 1, one group, PyTorch's layout), and each layer lists what.
+    assumed (padding "same", stride 1, dilation 1, one group, PyTorch's layout), and each layer lists what. Weights
+    that are stored in parts (weight and spectral normalization, pruning) become the weight that the layer applies.
 
     Parameters
     ----------
     path : path
-        A ``.safetensors`` or ``.npz`` file or, with PyTorch installed, a ``.pt``, ``.pth`` or ``.th`` state
-        dict (never a pickle that needs code). The format is told by the first bytes, then by the suffix.
+        A ``.safetensors`` file or the index of several, a ``.npz`` file or, with PyTorch installed, a state dict
+        (``.pt``, ``.pth``, ``.ckpt``, ...; never a pickle that needs code). The format is told by the first bytes,
+        then by the suffix. Or a ``torch.nn.Module``.
+    example_input : Tensor, tuple or mapping, optional
+        What the forward pass of a module takes (a tuple of positional, a mapping of keyword arguments). It is run
+        once, in evaluation mode and without gradients; the geometry is then exact. Without it, input sizes of a
+        module are assumed.
     input_size : sequence of int, optional
         ``(channels, *spatial)`` in pixels, for every layer with as many axes, where `layers` is not given.
         Default: 64, 32 x 32 or 16 x 16 x 16 pixels.
     layers : path or mapping, optional
         A layers document: ``{"layers": [...]}`` with `weight, stride, padding, dilation, groups, input_size`
         per layer. Only the layers that it names are taken.
+    include_linear : bool, optional
+        Whether fully connected layers are taken too, as 1 x 1 convolutions of one pixel. In a file of weights alone
+        these are the matrices whose name ends in ``weight`` or ``kernel``.
+    fold_batchnorm : bool, optional
+        Whether the kernel of a convolution that a batch norm follows directly is scaled as the two act together at
+        inference; the file must have the network. `ConvLayer.folded` names the batch norm; those that stay are in
+        `skipped` with the reason.
 
     Returns
     -------
@@ -66,27 +90,66 @@ def read_model(
     >>> model.layers[0].name, model.layers[0].operator.shape, model.layers[0].assumed
     ('stem.weight', (1024, 64), ())
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ModelError(f"A model must be given as the path of its file; got {type(path).__name__}.")
     size = _checked_size(input_size)
-    file = Path(path)
-    reader = find_reader(file)
-    contents = reader.read(file)
+    file, form, contents = _contents(path, example_input, include_linear)
+    linear = None
+    if form != MODULE:
+        contents = contents if contents.stated is not None else fold_parametrized(contents)
+        if include_linear:
+            contents, linear = split_linear(contents)
     skipped = list(contents.unread)
     document = None if layers is None else read_layers(layers)
+    if document is not None and linear is not None:
+        contents, linear = _named_linear(document, contents, linear)
     if contents.stated is not None:
         entries, others = complete_layers(file, contents, document or (), size)
     elif document is None:
         entries, others = assume_layers(contents.tensors, size)
     else:
         entries, others = _stated_layers(file, contents, document)
+    tensors = dict(contents.tensors)
+    if linear is not None:
+        entries += linear.stated or ()
+        tensors |= linear.tensors
     skipped += others
-    built = [build_layer(entry, contents.tensors[entry.weight]) for entry in entries]
+    built = [build_layer(entry, tensors[entry.weight]) for entry in entries]
     found = tuple(layer for layer in built if isinstance(layer, ConvLayer))
     failed = [layer for layer in built if isinstance(layer, Skipped)]
     if not found:
         raise _no_convolution(file, contents, failed, skipped)
-    return Model(path=file, format=reader.FORMAT, layers=found, skipped=(*failed, *skipped), graph=contents.graph)
+    if fold_batchnorm:
+        found, kept = fold_batchnorms(file, contents, found)
+        skipped += kept
+    return Model(path=file, format=form, layers=found, skipped=(*failed, *skipped), graph=contents.graph)
+
+
+def _contents(path: Any, example_input: Any, include_linear: bool) -> tuple[Path, str, Contents]:
+    if is_module(path):
+        return Path(module_name(path)), MODULE, read_module(path, example_input, include_linear)
+    if not isinstance(path, str | os.PathLike):
+        raise ModelError(
+            f"A model must be given as the path of its file, or as a torch.nn.Module; got {type(path).__name__}."
+        )
+    if example_input is not None:
+        raise ModelError(
+            "`example_input` is for a torch.nn.Module, which can be run; for a file, give `input_size` or `layers`."
+        )
+    file = Path(path)
+    reader = find_reader(file)
+    return file, reader.FORMAT, reader.read(file)
+
+
+def _named_linear(document: Sequence[LayerEntry], contents: Contents, linear: Contents) -> tuple[Contents, Contents]:
+    """Leave the matrices that a layers document names to the document, as kernels of 1 x 1."""
+    every = {**contents.tensors, **linear.tensors}
+    named = {match_name(entry.weight, every) for entry in document} & linear.tensors.keys()
+    given = {name: tensor for name, tensor in linear.tensors.items() if name in named}
+    kept = tuple(entry for entry in linear.stated or () if entry.weight not in named)
+    stated = contents.stated
+    if stated is not None:
+        stated = (*stated, *(entry for entry in linear.stated or () if entry.weight in named))
+    contents = dataclasses.replace(contents, tensors={**contents.tensors, **given}, stated=stated)
+    return contents, dataclasses.replace(linear, stated=kept)
 
 
 def _checked_size(input_size: Any) -> tuple[int, ...] | None:

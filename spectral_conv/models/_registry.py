@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from spectral_conv.models import npz_file, safetensors_file, torch_file
+from spectral_conv.models import flax_file, keras_file, npz_file, onnx_file, safetensors_file, torch_file
 from spectral_conv.models._contents import Contents
 from spectral_conv.models._model import ModelError
 
@@ -26,7 +26,7 @@ class Reader(Protocol):
 
 
 # The first whose bytes match wins: a safetensors length may begin like a pickle, never the other way round.
-READERS: tuple[Reader, ...] = (safetensors_file, npz_file, torch_file)
+READERS: tuple[Reader, ...] = (safetensors_file, npz_file, keras_file, flax_file, onnx_file, torch_file)
 _HEAD_BYTES = 512
 _FOREIGN = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras .h5)",

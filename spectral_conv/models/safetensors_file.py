@@ -1,4 +1,4 @@
-"""safetensors files, every floating type included.
+"""safetensors files, every floating type included, whole or in parts with an index.
 
 The header is parsed here because the NumPy side of the safetensors package knows neither bfloat16 nor the
 8-bit types. Checks are as strict as that package's: the tensors must cover the rest of the file exactly.
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from spectral_conv.models._contents import Contents, StoredTensor
 from spectral_conv.models._entry import short
-from spectral_conv.models._model import ModelError
+from spectral_conv.models._model import ModelError, Skipped
+from spectral_conv.models._safetensors_index import SUFFIX as INDEX_SUFFIX
+from spectral_conv.models._safetensors_index import is_index, merge, shards
 
 FORMAT = "safetensors"
-SUFFIXES: tuple[str, ...] = (".safetensors",)
+SUFFIXES: tuple[str, ...] = (".safetensors", f".safetensors{INDEX_SUFFIX}")
 
 _LARGEST_HEADER = 100_000_000  # bytes, the format's own limit
 _LENGTH_BYTES = 8
@@ -47,7 +49,9 @@ _BITS = {
 
 
 def can_open(path: Path, head: bytes) -> bool:
-    """Say whether the file begins with a header length and a brace."""
+    """Say whether the file begins with a header length and a brace, or is an index of several files."""
+    if is_index(path, head):
+        return True
     length = int.from_bytes(head[:_LENGTH_BYTES], "little")
     # A text file that begins with "{" at byte 8 gives a length of 10^17 and more: no header of any kind.
     return head[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{" and length < 2**48
@@ -59,8 +63,20 @@ def read(path: Path) -> Contents:
     Raises
     ------
     ModelError
-        The file is truncated, or its header is not valid.
+        The file is truncated, its header is not valid, or parts that an index names are missing.
     """
+    unread: list[Skipped] = []
+    if path.name.lower().endswith(INDEX_SUFFIX):
+        wanted = shards(path)
+        parts = {file: Contents(tensors=_read_tensors(path.parent / file)) for file in wanted}
+        tensors, unread = merge(path, wanted, parts)
+    else:
+        tensors = _read_tensors(path)
+    # Writers sort by type and name, which puts layer 10 before layer 2; natural order is nearer the net's.
+    return Contents(tensors={name: tensors[name] for name in sorted(tensors, key=_natural)}, unread=tuple(unread))
+
+
+def _read_tensors(path: Path) -> dict[str, StoredTensor]:
     header, data_start = _read_header(path)
     header.pop("__metadata__", None)
     data_bytes = path.stat().st_size - data_start
@@ -82,8 +98,7 @@ def read(path: Path) -> Contents:
         )
     if end < data_bytes:
         raise _invalid(path, f"{data_bytes - end} bytes at its end belong to no tensor")
-    # Writers sort by type and name, which puts layer 10 before layer 2; natural order is nearer the net's.
-    return Contents(tensors={name: tensors[name] for name in sorted(tensors, key=_natural)})
+    return tensors
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

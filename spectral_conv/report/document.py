@@ -44,6 +44,8 @@ def layer_document(report: LayerReport) -> dict[str, Any]:
         "transposed": report.transposed,
         "assumed": list(report.assumed),
     }
+    if report.folded:
+        document["folded"] = list(report.folded)
     document |= _value("sigma_max", _enclosure(report.sigma_max), report.sigma_max_reason)
     document |= _value("sigma_min", _enclosure(report.sigma_min), report.sigma_min_reason)
     circulant = report.circulant

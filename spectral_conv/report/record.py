@@ -29,6 +29,8 @@ class LayerReport:
         The rest of the geometry.
     assumed : tuple of str
         What the file does not say and was assumed.
+    folded : tuple of str
+        The batch norms that scale the kernel.
     sigma_max, sigma_min : Enclosure or None
         The largest and smallest singular value, dimensionless; None with a reason beside it.
     sigma_max_reason, sigma_min_reason : str or None
@@ -62,6 +64,7 @@ class LayerReport:
     padding_mode: str
     transposed: bool
     assumed: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
     sigma_max: Enclosure | None = None
     sigma_max_reason: str | None = None
     sigma_min: Enclosure | None = None

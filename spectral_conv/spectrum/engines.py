@@ -61,18 +61,9 @@ Engine = Callable[[ConvOperator, Request, "NDArray[np.floating] | None"], Singul
 
 def _engine(group: ConvOperator, request: Request) -> Engine:
     """Choose the engine for a part of a layer; refuse what does not apply or does not fit."""
-    method = request.method
-    if method == "auto":
-        if is_circulant(group):
-            method = "symbol"
-        elif falls_apart(group, request.k, smallest=request.smallest):
-            method = "blocks"
-        elif suits_dense(group, request.k):
-            method = "dense"
-        elif request.smallest:
-            return lambda conv, r, _: run_smallest(conv, r)
-        else:
-            method = cheaper_iteration(group, request)
+    method = suited_method(group, request) if request.method == "auto" else request.method
+    if method == "smallest":
+        return lambda conv, r, _: run_smallest(conv, r)
     if method == "symbol" and not is_circulant(group):
         raise NotApplicableError(
             "`method='symbol'` is for circular padding with output = input / stride; elsewhere the circulant "
@@ -100,6 +91,17 @@ def _engine(group: ConvOperator, request: Request) -> Engine:
         "davidson": (lambda conv, r, _: run_circulant(conv, r)) if request.smallest else run_davidson,
         "factorized": lambda conv, r, _: run_factorized(conv, r),
     }[method]
+
+
+def suited_method(group: ConvOperator, request: Request) -> str:
+    """Choose a method for a part of a layer; "smallest" leaves the choice between the last two to `run_smallest`."""
+    if is_circulant(group):
+        return "symbol"
+    if falls_apart(group, request.k, smallest=request.smallest):
+        return "blocks"
+    if suits_dense(group, request.k):
+        return "dense"
+    return "smallest" if request.smallest else cheaper_iteration(group, request)
 
 
 def rescaled(part: SingularTriplets, scale: float) -> SingularTriplets:

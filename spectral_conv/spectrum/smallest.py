@@ -45,7 +45,7 @@ Rows = NDArray[np.floating]
 
 def run_smallest(conv: ConvOperator, request: Request) -> SingularTriplets:
     """Take the circulant preconditioner where it is cheap, and a factor where that fails."""
-    if _suits_circulant(conv, request):
+    if suits_circulant(conv, request):
         found = run_circulant(conv, dataclasses.replace(request, maxiter=_MAXITER_CIRCULANT))
         if found.stop_reason is StopReason.CONVERGED:
             return found
@@ -123,7 +123,7 @@ def _refined(
     )
 
 
-def _suits_circulant(conv: ConvOperator, request: Request) -> bool:
+def suits_circulant(conv: ConvOperator, request: Request) -> bool:
     """Whether the circulant preconditioner promises less time than a factor."""
     few, many = sorted(conv.shape)
     if many < _CHANNEL_RATIO * few or _circulant_bytes(conv, request) > request.memory:

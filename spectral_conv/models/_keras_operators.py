@@ -1,0 +1,116 @@
+"""ONNX's names of what Keras layers compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spectral_conv.models._keras_config import LayerConfig, first, split_kind
+from spectral_conv.models._keras_sizes import margins
+from spectral_conv.models._keras_weights import without_output_number
+
+_OPS = {
+    "BatchNormalizationV1": "BatchNormalization",
+    "BatchNormalizationV2": "BatchNormalization",
+    "SyncBatchNormalization": "BatchNormalization",
+    "ReLU": "Relu",
+    "LeakyReLU": "LeakyRelu",
+    "PReLU": "PRelu",
+    "ELU": "Elu",
+    "ThresholdedReLU": "ThresholdedRelu",
+    "Subtract": "Sub",
+    "Multiply": "Mul",
+    "Average": "Mean",
+    "Maximum": "Max",
+    "Minimum": "Min",
+    "Concatenate": "Concat",
+    "Dense": "Gemm",
+    "Permute": "Transpose",
+    "ZeroPadding": "Pad",
+    "Cropping": "Slice",
+    "UpSampling": "Resize",
+    "Resizing": "Resize",
+    "MaxPooling": "MaxPool",
+    "AveragePooling": "AveragePool",
+    "AvgPool": "AveragePool",
+    "GlobalMaxPooling": "GlobalMaxPool",
+    "GlobalAveragePooling": "GlobalAveragePool",
+    "GlobalAvgPool": "GlobalAveragePool",
+    "SpatialDropout": "Dropout",
+    "Embedding": "Gather",
+    "SimpleRNN": "RNN",
+    "CuDNNLSTM": "LSTM",
+    "CuDNNGRU": "GRU",
+}
+_ACTIVATIONS = {
+    "linear": None,
+    "relu": "Relu",
+    "relu6": "Clip",
+    "leaky_relu": "LeakyRelu",
+    "sigmoid": "Sigmoid",
+    "hard_sigmoid": "HardSigmoid",
+    "tanh": "Tanh",
+    "softmax": "Softmax",
+    "softplus": "Softplus",
+    "softsign": "Softsign",
+    "elu": "Elu",
+    "selu": "Selu",
+    "gelu": "Gelu",
+    "swish": "Swish",
+    "silu": "Swish",
+    "exponential": "Exp",
+}
+_PARAMETERS = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def _role(name: str, present: Sequence[str]) -> str | None:
+    last = without_output_number(name)
+    last = {"running_mean": "moving_mean", "running_std": "moving_variance"}.get(last, last)
+    return next((role for role in present if last == role or last.endswith(f"_{role}")), None)
+
+
+def activation_op(activation: Any) -> str | None:
+    """Return the operator of an activation function, None where it does nothing."""
+    if activation is None:
+        return None
+    if isinstance(activation, Mapping):
+        activation = first(activation, "registered_name", "class_name") or first(activation, "config")
+    word = str(activation)[:60]
+    return _ACTIVATIONS.get(word, word)
+
+
+def operator_of(layer: LayerConfig) -> tuple[str, dict[str, Any]]:
+    """Return the operator of a layer and its attributes."""
+    plain, ndim = split_kind(layer.kind)
+    settings = layer.settings
+    attributes: dict[str, Any] = {}
+    if layer.kind == "InputLayer":
+        return "Input", attributes
+    if layer.kind == "Activation":
+        return activation_op(settings.get("activation")) or "Identity", attributes
+    if layer.kind == "Merge":
+        return {"sum": "Add", "mul": "Mul", "ave": "Mean"}.get(str(settings.get("mode")), "Concat"), attributes
+    op = _OPS.get(plain, plain)
+    if op == "BatchNormalization":
+        axis = settings.get("axis", -1)
+        epsilon = settings.get("epsilon", 1e-3)
+        attributes = {"epsilon": float(epsilon) if isinstance(epsilon, int | float) else 1e-3, "axis": axis}
+        attributes["axis"] = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+    elif op in ("Pad", "Slice"):
+        attributes["pads" if op == "Pad" else "crops"] = margins(
+            settings, ndim, "padding" if op == "Pad" else "cropping"
+        )
+    elif op == "LeakyRelu":
+        attributes["alpha"] = first(settings, "alpha", "negative_slope")
+    elif op in ("TFOpLambda", "Operation", "SlicingOpLambda"):
+        attributes["function"] = str(settings.get("function"))[:200]
+    return op, attributes
+
+
+def batch_norm_parameters(settings: Mapping[str, Any], weights: Sequence[str]) -> tuple[str, ...]:
+    """Return the role of each tensor of a batch normalization: "gamma", "beta", "moving_mean", "moving_variance"."""
+    flags = [settings.get(key) is not False for key in ("scale", "center")]
+    present = [name for name, flag in zip(_PARAMETERS, (*flags, True, True), strict=True) if flag]
+    roles = [_role(name, present) for name in weights]
+    # Keras 3 only numbers them, in this order.
+    return tuple(role for role in roles if role) if all(roles) else tuple(present[: len(weights)])

@@ -1,0 +1,106 @@
+"""An ONNX file as plain data: what the child process does and sends back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectral_conv.models._entry import LayerEntry
+from spectral_conv.models._graph import Graph, Node
+from spectral_conv.models._model import ModelError, Skipped
+from spectral_conv.models._onnx_convs import find_convolutions
+from spectral_conv.models._onnx_functions import inlined
+from spectral_conv.models._onnx_nodes import Network, read_network, unread_tensors
+from spectral_conv.models._onnx_shapes import infer, propagate
+from spectral_conv.models._onnx_tensors import Weight
+from spectral_conv.models._onnx_values import formal_names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parsed:
+    """The file's tensors, convolutions and graph."""
+
+    weights: tuple[Weight, ...]
+    entries: tuple[LayerEntry, ...]
+    unread: tuple[Skipped, ...]
+    graph: Graph
+
+
+def parse(path: Path) -> Parsed:
+    """Read an ONNX file.
+
+    Raises
+    ------
+    ModelError
+        It is damaged, cyclic or made to exhaust its reader.
+    """
+    try:
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        from onnx import ModelProto
+    except ImportError as error:
+        raise ModelError(f"{path.name} cannot be read: onnx cannot be imported ({error}).") from error
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+        if not model.graph.node and not model.graph.initializer:
+            raise ModelError(f"{path.name} holds no network: it is no ONNX file, or an empty one. Export it again.")
+        with np.errstate(all="ignore"):  # weights may be NaN, sizes unknown: what comes of them says so itself
+            return _parsed(inlined(model, path.name), path)
+    except (DecodeError, UnicodeDecodeError) as error:
+        words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ModelError(f"{path.name} is damaged or no ONNX file ({words}). Copy or download it again.") from error
+
+
+def _parsed(model: Any, path: Path) -> Parsed:
+    network = read_network(model, path)
+    propagate(network, infer(model, path))
+    found = find_convolutions(network)
+    arguments = _arguments(network)
+    spoiled = {item.name for item in found.unread if item.name not in found.entries}
+    weights = tuple(
+        weight
+        for name, weight in network.weights.items()
+        if name in found.entries or (name not in arguments and name not in spoiled)
+    )
+    return Parsed(
+        weights=weights,
+        entries=tuple(found.entries.values()),
+        unread=(*found.unread, *(item for item in unread_tensors(network) if item.name not in spoiled)),
+        graph=_graph(network, {weight.name for weight in weights}, arguments),
+    )
+
+
+def _arguments(network: Network) -> set[str]:
+    """Return the tensors that are shapes, bounds and the like: the rules have made attributes of them."""
+    formal: dict[str, bool] = {}
+    for op in network.ops:
+        names = (*formal_names(op.op, len(op.inputs)), *("" for _ in op.inputs))
+        for name, source in zip(names, op.inputs, strict=False):
+            formal[source] = formal.get(source, True) and name in op.attributes
+    return {
+        name
+        for name, weight in network.weights.items()
+        if len(weight.shape) < 2 and (formal.get(name) or not weight.floating)
+    }
+
+
+def _graph(network: Network, weights: set[str], arguments: set[str]) -> Graph:
+    nodes = []
+    for op in network.ops:
+        read = (*op.inputs, *(name for _, outputs in op.bodies for name in outputs))
+        nodes.append(
+            Node(
+                name=op.name,
+                op=op.op if not op.domain else f"{op.domain}.{op.op}",
+                inputs=tuple(name for name in read if name and name not in weights and name not in arguments),
+                outputs=tuple(name for name in op.outputs if name),
+                weights=tuple(name for name in op.inputs if name in weights),
+                attributes=op.attributes,
+            )
+        )
+    constants = weights | arguments
+    shapes = {name: shape[1:] for name, shape in network.shapes.items() if name not in constants}
+    return Graph(nodes=tuple(nodes), inputs=network.inputs, outputs=network.outputs, shapes=shapes)
