@@ -62,6 +62,7 @@ CALLS: dict[str, Callable[[Callable[..., Any]], object]] = {
     "condition_number": lambda f: f(_conv()),
     "spectral_density": lambda f: f(_conv()),
     "read_model": lambda _: _digits(),
+    "compare_models": lambda f: f(_digits(), _digits()),
     "find_layer": lambda f: f(_digits(), "stem.weight"),
     "layers_document": lambda f: f(_digits()),
     "inspect_model": lambda f: f([_conv()]),

@@ -48,9 +48,10 @@ def read_model(
     Parameters
     ----------
     path : path
-        A ``.safetensors`` file or the index of several, a ``.npz`` file or, with PyTorch installed, a state dict
-        (``.pt``, ``.pth``, ``.ckpt``, ...; never a pickle that needs code). The format is told by the first bytes,
-        then by the suffix. Or a ``torch.nn.Module``.
+        ONNX and Keras models (``.onnx``, ``.keras``, ``.h5``, ``.hdf5``), which carry their geometry; or weights:
+        ``.safetensors`` (or the index of several), ``.npz``, Flax's ``.msgpack``, and with PyTorch installed state
+        dicts (``.pt``, ``.pth``, ``.ckpt``, ...; never a pickle that needs code). The format is told by the first
+        bytes, then by the suffix. Or a ``torch.nn.Module``.
     example_input : Tensor, tuple or mapping, optional
         What the forward pass of a module takes (a tuple of positional, a mapping of keyword arguments). It is run
         once, in evaluation mode and without gradients; the geometry is then exact. Without it, input sizes of a
@@ -60,7 +61,7 @@ def read_model(
         Default: 64, 32 x 32 or 16 x 16 x 16 pixels.
     layers : path or mapping, optional
         A layers document: ``{"layers": [...]}`` with `weight, stride, padding, dilation, groups, input_size`
-        per layer. Only the layers that it names are taken.
+        per layer. Only the layers that it names are taken. What the file itself states stands.
     include_linear : bool, optional
         Whether fully connected layers are taken too, as 1 x 1 convolutions of one pixel. In a file of weights alone
         these are the matrices whose name ends in ``weight`` or ``kernel``.
