@@ -132,6 +132,11 @@ class GramTable:
         return self.channels * math.prod(pairs.pixels for pairs in self.pairs)
 
     @property
+    def unread(self) -> bool:
+        """Whether some pixel meets no tap, so that its rows are zero."""
+        return any(pairs.counts[pairs.diagonal].sum() < pairs.pixels for pairs in self.pairs)
+
+    @property
     def bandwidth(self) -> int:
         """Number of diagonals below the main one, pixels slowest, channels fastest."""
         return _bandwidth([(pairs.reach, pairs.pixels) for pairs in self.pairs], self.channels)

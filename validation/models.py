@@ -64,6 +64,8 @@ def check(name: str, reference: list[dict[str, Any]]) -> list[str]:
     for stated in reference:
         layer = reports[stated["weight"]]
         for end, allowed in (("sigma_max", LARGEST), ("sigma_min", SMALLEST)):
+            if stated[end] is None:  # too large for the reference's method
+                continue
             if layer[end] is None or layer[end]["method"] == "bracket":
                 differences.append(f"{stated['weight']}: no exact {end}")
                 continue

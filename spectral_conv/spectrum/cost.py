@@ -18,6 +18,7 @@ from spectral_conv.spectrum.davidson import davidson_bytes
 from spectral_conv.spectrum.dense import dense_bytes
 from spectral_conv.spectrum.engines import suited_method
 from spectral_conv.spectrum.factorized import factorized_bytes, factorized_flops, inverse_bytes, smaller_gram
+from spectral_conv.spectrum.flat_axes import at_one_position
 from spectral_conv.spectrum.largest import cheaper_iteration
 from spectral_conv.spectrum.preconditioner import preconditioner_bytes, preconditioner_seconds
 from spectral_conv.spectrum.request import Request
@@ -101,7 +102,7 @@ def predicted_cost(
     """
     check_operator(conv)
     rtol, memory = checked_positive("rtol", rtol), memory_or_half(memory_limit)
-    group, count = conv.split_groups()[0], conv.geometry.groups
+    group, count = at_one_position(conv.split_groups()[0]), conv.geometry.groups
     parts = [_end(group, _request(rtol, memory, smallest=False))]
     if smallest:
         parts.append(_end(group, _request(min(rtol, 1e-9), memory, smallest=True)))

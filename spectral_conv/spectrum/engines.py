@@ -15,6 +15,7 @@ from spectral_conv.spectrum.blocks import block_triplets, falls_apart
 from spectral_conv.spectrum.circulant import circulant_triplets, is_circulant
 from spectral_conv.spectrum.components import Component, group_components, mixing_components
 from spectral_conv.spectrum.dense import dense_bytes, dense_triplets, suits_dense
+from spectral_conv.spectrum.flat_axes import at_all_positions, at_one_position, copies
 from spectral_conv.spectrum.largest import cheaper_iteration, run_davidson, run_lanczos
 from spectral_conv.spectrum.request import Request, too_much
 from spectral_conv.spectrum.scale import is_zero, normalized
@@ -36,13 +37,19 @@ def solve(conv: ConvOperator, request: Request, start: NDArray[np.floating] | No
             continue
         rows = None if start is None else start[:, part.inputs].reshape(len(start), -1)
         scaled, scale = normalized(group)
-        engine = _engine(scaled, request)
-        # A start that vanishes on a part says nothing about it.
-        rows = None if rows is None or not rows.any(axis=1).all() else rows
+        single = at_one_position(scaled)
+        few = dataclasses.replace(request, k=-(-own // copies(scaled, single)))
+        engine = _engine(single, few)
+        # A start that vanishes on a part says nothing about it, nor does one for all positions about a single one.
+        rows = None if rows is None or single is not scaled or not rows.any(axis=1).all() else rows
         try:
-            found.append(rescaled(engine(scaled, dataclasses.replace(request, k=own), rows), scale))
+            triplets = engine(single, few, rows)
+            triplets = triplets if single is scaled else at_all_positions(triplets, scaled, own)
+            found.append(rescaled(triplets, scale))
         except MemoryLimitError as error:
-            reached = error.reached if error.reached is None else rescaled(error.reached, scale)
+            reached = error.reached
+            if reached is not None:
+                reached = rescaled(reached if single is scaled else at_all_positions(reached, scaled, own), scale)
             raise MemoryLimitError(str(error), reached) from None
     return _merge(conv, parts, found, request)
 

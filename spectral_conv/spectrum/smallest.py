@@ -36,7 +36,9 @@ _MAXITER_BLOCKS, _MAXITER_FACTOR = 2_000, 240
 # Where one side has this many times the channels of the other, no modes at the border spoil the circulant
 # preconditioner: it then takes 80 to 250 applications at rtol = 1e-9, 560 at worst (measured).
 _CHANNEL_RATIO, _APPLICATIONS, _MAXITER_CIRCULANT = 1.5, 300, 800
-_FLOPS_PER_SECOND = 8e10
+# Operations per second of a factorization and of solutions with it, and the rows solved for on the way to values of
+# such layers (measured: 190 to 350).
+_FLOPS_PER_SECOND, _SOLVED_PER_SECOND, _FACTOR_ROWS = 8e10, 1.6e10, 200
 # Random rows beside those wanted.
 _EXTRA_ROWS = 2
 
@@ -128,9 +130,13 @@ def suits_circulant(conv: ConvOperator, request: Request) -> bool:
     few, many = sorted(conv.shape)
     if many < _CHANNEL_RATIO * few or _circulant_bytes(conv, request) > request.memory:
         return False
+    if smaller_gram(conv).unread:  # null vectors, which a factor finds at once and this never
+        return False
     setup, preconditioning = preconditioner_seconds(conv.geometry)
     seconds = setup + _APPLICATIONS * (tap_seconds(conv.geometry) + preconditioning / 2 + 8e-8 * few)
-    return seconds < factorized_flops(conv) / _FLOPS_PER_SECOND
+    table = smaller_gram(conv)
+    solution = 4.0 * _FACTOR_ROWS * table.size * (table.bandwidth + 1) / _SOLVED_PER_SECOND
+    return seconds < factorized_flops(conv) / _FLOPS_PER_SECOND + solution
 
 
 def _circulant_bytes(conv: ConvOperator, request: Request) -> int:
