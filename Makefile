@@ -2,10 +2,11 @@
 #   make demo   creates .venv, installs the package and inspects the embedded network
 #   make test   creates .venv, installs the package and its test tools, checks and tests everything
 #   make lint   the checks of `make test` without the tests
-#   make bench  measures every claim of speed and memory (with PyTorch beside it where .venv has it), some 40 minutes;
+#   make bench  measures every claim of speed and memory (with PyTorch beside it where .venv has it), some 30 minutes;
 #               `make bench-full` adds the layers that take many minutes each
 #   make validate       repeats the experiments of the papers and checks their claims, half a minute
-#   make validate-full  beside that kills 200 processes while they append to a store, 3 minutes
+#   make validate-full  beside that kills 200 processes while they append to a store, reads 300 damaged copies of a file
+#                       of each format, and checks the trained models of the folder `shared` where there is one
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,6 +37,8 @@ validate: $(VENV)/installed-test
 
 validate-full: validate
 	$(BIN)/python -m validation.kills 200
+	$(BIN)/python -m validation.fuzz 300
+	@test ! -d ../shared || $(BIN)/python -m validation.models
 
 # The stamps are newer than pyproject.toml once everything it asks for is installed.
 $(VENV)/installed-demo: pyproject.toml | $(VENV)/created

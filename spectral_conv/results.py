@@ -94,6 +94,18 @@ class SingularTriplets:
     basis: str
     stop_reason: StopReason
 
+    def enclosure(self, i: int = 0) -> Enclosure:
+        """Return the i-th value with its bounds."""
+        return Enclosure(
+            lower=float(self.lower[i]),
+            value=float(self.values[i]),
+            upper=float(self.upper[i]),
+            basis=self.basis,
+            method=self.method,
+            applications=self.applications,
+            stop_reason=self.stop_reason,
+        )
+
     def to_xarray(self) -> xr.Dataset:
         """Label the arrays: dimensions `rank`, channels and spatial axes."""
         from spectral_conv.labels import label_triplets

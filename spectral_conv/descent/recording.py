@@ -145,16 +145,7 @@ class Recorder:
         return self._labelled(self._kept, conv) if store is None else store.open()
 
     def _extreme(self, conv: ConvOperator, name: str) -> Enclosure:
-        found = self._tracker.triplets(conv, "largest" if name == "sigma_max" else "smallest")
-        return Enclosure(
-            lower=float(found.lower[0]),
-            value=float(found.values[0]),
-            upper=float(found.upper[0]),
-            basis=found.basis,
-            method=found.method,
-            applications=found.applications,
-            stop_reason=found.stop_reason,
-        )
+        return self._tracker.triplets(conv, "largest" if name == "sigma_max" else "smallest").enclosure()
 
     def _circulant(self, conv: ConvOperator, iteration: int) -> NDArray[np.floating] | None:
         every = self._recording.circulant_every

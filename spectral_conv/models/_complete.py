@@ -58,7 +58,10 @@ def complete_layers(
         if tensor.name in stated and document and tensor.name not in given:
             skipped.append(Skipped(name=tensor.name, reason="a convolution that the layers document does not name"))
         elif tensor.name not in stated:
-            reason = refusal(tensor, contents.tensors) or "no convolution of the file's network uses it"
+            # Names tell nothing where the network does.
+            like_kernel = 3 <= len(tensor.shape) <= 5
+            own = None if like_kernel else refusal(tensor, contents.tensors)
+            reason = own or "no convolution of the file's network uses it"
             skipped.append(Skipped(name=tensor.name, reason=reason))
     return entries, skipped
 

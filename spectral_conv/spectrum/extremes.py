@@ -167,15 +167,7 @@ def _extreme(conv: ConvOperator, which: Which, rtol: float, certify: bool, memor
         return _bracket(conv, which, memory) if error.reached is None else _upper_only(conv, error.reached)
     except CostLimitError:
         return _bracket(conv, which, memory)
-    return Enclosure(
-        lower=float(result.lower[0]),
-        value=float(result.values[0]),
-        upper=float(result.upper[0]),
-        basis=result.basis,
-        method=result.method,
-        applications=result.applications,
-        stop_reason=result.stop_reason,
-    )
+    return result.enclosure()
 
 
 def _upper_only(conv: ConvOperator, reached: SingularTriplets) -> Enclosure:
