@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spectral_conv.operator import ConvOperator
 from spectral_conv.symbols._peaks import TapWaves
-from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points
+from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points, substitutions
 from spectral_conv.symbols._transform import group_taps, require_symbol
 
 # By this much at most sampling enlarges the bound, all axes together.
@@ -50,12 +50,10 @@ def lipbound_and_grad(conv: ConvOperator) -> LipBound:
     require_symbol(geometry, "LipBound")
     excess = (1.0 + _EXCESS) ** (1.0 / geometry.ndim) - 1.0
     lines, factor = [], 1.0
-    for axis, degree in zip(geometry.axes, degrees(geometry), strict=True):
+    for degree, q in zip(degrees(geometry), substitutions(geometry), strict=True):
         points = fewest_points(degree, excess)
         factor *= excess_factor(degree, points)
-        # The symbol of an undilated strideless axis is a polynomial in exp(i dilation t).
-        period = points * (axis.dilation if geometry.stride == (1,) * geometry.ndim else 1)
-        lines.append(2.0 * np.pi * np.arange(points) / period)
+        lines.append(2.0 * np.pi * np.arange(points) / (points * q))
     frequencies = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, geometry.ndim)
     parts = [
         _largest_rows(TapWaves(geometry, group_taps(geometry, conv.plain_kernel, group)), frequencies)

@@ -21,8 +21,9 @@ Rows = NDArray[np.floating]
 _BASIS, _KEPT = 40, 12
 # The residual of the basis is that of the result, up to rounding.
 _SAFETY, _ROUNDING = 0.9, 2e-15
-# From this tolerance on the largest value is sure without another look.
-_SURE = 5e-7
+# An iteration to this tolerance finds even what its start held only as noise (measured): the largest value is then
+# sure without another look.
+SURE = 5e-7
 
 
 def davidson_bytes(conv: ConvOperator, k: int) -> int:
@@ -108,7 +109,7 @@ class Davidson:
         k, basis, rows = self._k, self._basis, self._start
         # What every row so far missed (channels that do not mix, copies of a value) is looked for in random rows
         # drawn to this end of the spectrum; a tight tolerance leaves the rows' own noise time to find it.
-        sure = k == 1 and not self._smallest and tolerance <= _SURE
+        sure = k == 1 and not self._smallest and tolerance <= SURE
         before: Rows | None = None
         while True:
             self.applications += basis.extend(rows)

@@ -25,7 +25,7 @@ from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.frequencies import GridAxis, VerifiedSymbol
 from spectral_conv.spectrum.rounding import SLACK, UNIT
 from spectral_conv.symbols._peaks import SymbolPeak, symbol_peaks, top_value
-from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points
+from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points, substitutions
 from spectral_conv.symbols._transform import Complex, group_taps
 
 # Sizes tried beyond the smallest admissible one, and grids whose value near the peaks is looked at.
@@ -163,11 +163,10 @@ def _supremum(conv: ConvOperator, peaks: Sequence[SymbolPeak], target: float) ->
     if slack <= 0.0:
         return None
     geometry = conv.geometry
-    undilated = geometry.stride == (1,) * geometry.ndim
     grid, factor = [], 1.0
-    for axis, degree in zip(geometry.axes, degrees(geometry), strict=True):
+    for degree, q in zip(degrees(geometry), substitutions(geometry), strict=True):
         points = fewest_points(degree, 0.8 * slack / geometry.ndim)
-        grid.append(GridAxis(points=points, period=points * (axis.dilation if undilated else 1)))
+        grid.append(GridAxis(points=points, period=points * q))
         factor *= excess_factor(degree, points)
     symbol = VerifiedSymbol(conv, grid)
     factor *= 1.0 + 64.0 * UNIT  # its own rounding

@@ -12,7 +12,7 @@ from spectral_conv._kernels.threads import numba_threads
 from spectral_conv._taps import tap_seconds
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import MemoryLimitError, SingularTriplets
-from spectral_conv.spectrum.davidson import davidson_bytes, davidson_triplets
+from spectral_conv.spectrum.davidson import SURE, davidson_bytes, davidson_triplets
 from spectral_conv.spectrum.dense import dense_triplets, suits_dense
 from spectral_conv.spectrum.enclose import Iteration, enclosed_largest
 from spectral_conv.spectrum.lanczos import lanczos_bytes, largest_triplets
@@ -29,8 +29,6 @@ _MAXITER = {"lanczos": 20_000, "davidson": 5_000}
 # a vector and application that a basis takes.
 _LANCZOS_APPLICATIONS, _DAVIDSON_APPLICATIONS = (100, 250), (22, 16)
 _LANCZOS_BASIS_SECONDS, _DAVIDSON_BASIS_SECONDS = 3e-8, 4e-8
-# An iteration to this tolerance finds modes that its start held only as noise (measured).
-_SURE = 5e-7
 _DAVIDSON_CALL_SECONDS = 2e-4  # outside of compiled code, per application
 
 
@@ -91,7 +89,7 @@ def _tolerance(conv: ConvOperator, request: Request) -> float:
     axes = conv.geometry.axes
     mirrored = axes[0].mode in ("reflect", "replicate")
     narrow = any(2 * axis.dilation * (axis.kernel - 1) >= axis.inputs for axis in axes)
-    return min(request.rtol / 2, _SURE) if mirrored or narrow else request.rtol / 2
+    return min(request.rtol / 2, SURE) if mirrored or narrow else request.rtol / 2
 
 
 def _enclosed(conv: ConvOperator, request: Request, seeds: Start, iterate: Iteration) -> SingularTriplets:

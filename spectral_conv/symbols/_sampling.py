@@ -12,10 +12,15 @@ import math
 from spectral_conv.geometry import ConvGeometry
 
 
+def substitutions(geometry: ConvGeometry) -> tuple[int, ...]:
+    """The symbol is a polynomial in ``exp(i q t)``: q per axis, the dilation where no stride mixes the residues."""
+    return geometry.dilation if geometry.stride == (1,) * geometry.ndim else (1,) * geometry.ndim
+
+
 def degrees(geometry: ConvGeometry) -> tuple[int, ...]:
-    """Degree of the symbol in ``exp(i t)`` per axis; of an undilated one where no stride mixes the residues."""
+    """Degree of the symbol in ``exp(i q t)`` per axis."""
     if geometry.stride == (1,) * geometry.ndim:
-        return tuple(axis.kernel - 1 for axis in geometry.axes)  # a substitution t -> t / dilation
+        return tuple(axis.kernel - 1 for axis in geometry.axes)
     return tuple(axis.dilation * (axis.kernel - 1) // axis.stride for axis in geometry.axes)
 
 
