@@ -20,6 +20,15 @@ Models
     inspect_model -- their spectra in one table
     compare_models -- two checkpoints of one network: which layers moved, and how
 
+Bounds
+    bounds -- upper bounds, lower bounds and estimates of the norm, beside the truth
+    plot_bounds -- how close the bounds of a layer are, over their time, as a figure
+    plot_tightness -- how close they are, over the size of the image
+    certification -- a network's Lipschitz bound from its layers, with the chain of evidence
+
+Orthogonal convolutions
+    orthogonal -- maps from free parameters, projections, membership by the exact spectrum
+
 Penalties and descent
     regularizers -- penalties on the operator itself, with gradients by the kernel
     descend -- gradient descent on a kernel, its exact spectrum recorded
@@ -29,7 +38,7 @@ Penalties and descent
     plot_circulant -- the circulant spectrum over the iterations, as a heat map
 
 Results
-    SingularTriplets, Enclosure, SpectralDensity, StopReason -- what the functions return
+    SingularTriplets, Enclosure, Bound, SpectralDensity, StopReason -- what the functions return
     Descent, DescentStop, Snapshot -- what `descend` returns and records
     NotApplicableError, NotConvergedError, MemoryLimitError, CostLimitError, ModelError -- what they raise
 """
@@ -62,12 +71,15 @@ _HOMES = {
     "SpectrumStore": "store",
     "plot_descent": "report.plots",
     "plot_circulant": "report.plots",
+    "plot_bounds": "report.plots_bounds",
+    "plot_tightness": "report.plots_bounds",
     "Descent": "results",
     "DescentStop": "results",
     "Snapshot": "results",
     "SingularTriplets": "results",
     "SpectralDensity": "results",
     "Enclosure": "results",
+    "Bound": "results",
     "StopReason": "results",
     "NotApplicableError": "results",
     "NotConvergedError": "results",
@@ -75,7 +87,14 @@ _HOMES = {
     "CostLimitError": "results",
 }
 # Public modules, by where they live.
-_MODULES = {"models": "models", "regularizers": "regularizers", "steps": "descent.steps"}
+_MODULES = {
+    "bounds": "bounds",
+    "certification": "certification",
+    "models": "models",
+    "orthogonal": "orthogonal",
+    "regularizers": "regularizers",
+    "steps": "descent.steps",
+}
 
 __all__ = ["__version__", *sorted(_HOMES), *_MODULES]
 

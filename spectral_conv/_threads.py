@@ -77,13 +77,14 @@ def run_parallel(task: Callable[[T], None], items: Iterable[T]) -> None:
     The threads live for this call only, so nothing is left running after an error, Ctrl-C or a fork.
     """
     with serial_blas():
-        count = numba_threads()
-        if count == 1:
-            for item in items:
+        work = list(items)
+        count = min(numba_threads(), len(work))
+        if count <= 1:
+            for item in work:
                 task(item)
             return
         with ThreadPoolExecutor(count) as pool:
-            futures = [pool.submit(task, item) for item in items]
+            futures = [pool.submit(task, item) for item in work]
             try:
                 for future in futures:
                     future.result()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from spectral_conv import bounds as bounding
 from spectral_conv.models import ConvLayer, Model, Skipped, read_model
 from spectral_conv.operator import ConvOperator
 from spectral_conv.progress import work_bar
@@ -21,7 +22,7 @@ from spectral_conv.report.dataset import layer_dataset
 from spectral_conv.report.document import layer_document
 from spectral_conv.report.record import NOT_ASKED, LayerReport
 from spectral_conv.report.text import printable
-from spectral_conv.results import Enclosure
+from spectral_conv.results import BoundTable, Enclosure
 from spectral_conv.spectrum import smallest_singular_value, spectral_norm
 from spectral_conv.spectrum.cost import Cost, predicted_cost
 from spectral_conv.symbols import circulant_singular_values
@@ -53,13 +54,16 @@ class Settings:
     memory_limit : float or None
         Bytes that one layer may take; None for the package's own limit.
     certify : bool
-        Whether the bounds are proved, rounding errors included.
+        Whether the enclosures are proved, rounding errors included.
+    bounds : bool
+        Whether every bound of the largest singular value is wanted beside it.
     """
 
     rtol: float = 1e-8
     smallest: bool = True
     memory_limit: float | None = None
     certify: bool = False
+    bounds: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +107,13 @@ class Inspection:
 
     @functools.cached_property
     def dataset(self) -> xr.Dataset:
-        """The numbers over the dimension `layer`; NaN or an empty string where there is none."""
+        """The numbers over the dimension `layer`, bounds also over `bound`; NaN or an empty string where none is."""
         attributes = {"model": self.model, "schema": SCHEMA, "version": _version("spectral-conv")}
         return layer_dataset(self.reports).assign_attrs(attributes)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per layer, the columns of `dataset`."""
-        return self.dataset.to_dataframe()
+        """One row per layer, the columns of `dataset` but the bounds: ``dataset["bound_value"].to_pandas()``."""
+        return self.dataset.drop_dims("bound", errors="ignore").to_dataframe()
 
     def document(self) -> dict[str, Any]:
         """Plain data for JSON, as ``spectral-conv inspect --json`` prints it; no NaN, no Infinity."""
@@ -125,6 +129,7 @@ class Inspection:
                 "smallest": settings.smallest,
                 "memory_limit": settings.memory_limit,
                 "certify": settings.certify,
+                "bounds": settings.bounds,
             },
             "layers": [layer_document(report) for report in self.reports],
             "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
@@ -136,6 +141,7 @@ def inspect_model(
     *,
     input_size: Sequence[int] | None = None,
     layers: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    bounds: bool = False,
     memory_limit: float | None = None,
     rtol: float = 1e-8,
     certify: bool = False,
@@ -153,6 +159,8 @@ def inspect_model(
         ``(channels, *spatial)`` of the model's input.
     layers : path or dict, optional
         A ``layers.json`` with the geometry that the file of weights does not tell.
+    bounds : bool
+        Every method of `spectral_conv.bounds` beside the exact value: its value, ratio and time.
     memory_limit : float, optional
         Bytes that one layer may take; a layer beyond it is reported with a bracket.
     rtol : float
@@ -189,7 +197,11 @@ def inspect_model(
     """
     name, convolutions, skipped = _opened(model, input_size, layers)
     settings = Settings(
-        rtol=_checked_rtol(rtol), smallest=bool(smallest), memory_limit=memory_limit, certify=bool(certify)
+        rtol=_checked_rtol(rtol),
+        smallest=bool(smallest),
+        memory_limit=memory_limit,
+        certify=bool(certify),
+        bounds=bool(bounds),
     )
     with work_bar(len(convolutions), printable(name), wanted=progress) as step:
         if executor is None:
@@ -249,6 +261,10 @@ def analyze_layer(layer: ConvLayer, settings: Settings) -> LayerReport:
             lambda: smallest_singular_value(conv, rtol=rtol, certify=certify, memory_limit=limit)
         )
     circulant, circulant_reason = _attempt(lambda: _circulant_ends(conv))
+    table: BoundTable | None = None
+    table_reason: str | None = NOT_ASKED
+    if settings.bounds:
+        table, table_reason = _attempt(lambda: bounding.table(conv, exact=largest or False))
     return layer_record(
         layer,
         sigma_max=largest,
@@ -257,6 +273,8 @@ def analyze_layer(layer: ConvLayer, settings: Settings) -> LayerReport:
         sigma_min_reason=least_reason,
         circulant=circulant,
         circulant_reason=circulant_reason,
+        bounds=table,
+        bounds_reason=table_reason,
         seconds=time.perf_counter() - start,
     )
 
@@ -376,7 +394,11 @@ def _map_on_executor(
             # The worker itself died: its layer stays in the list, the others go on.
             reason = _reason(error)
             reports[i] = layer_record(
-                layers[i], sigma_max_reason=reason, sigma_min_reason=reason, circulant_reason=reason
+                layers[i],
+                sigma_max_reason=reason,
+                sigma_min_reason=reason,
+                circulant_reason=reason,
+                bounds_reason=reason if settings.bounds else NOT_ASKED,
             )
         step()
     return [reports[i] for i in range(len(layers))]

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from spectral_conv.geometry import ConvGeometry
-from spectral_conv.results import Enclosure, SingularTriplets, Snapshot, SpectralDensity
+from spectral_conv.results import BoundTable, Enclosure, SingularTriplets, Snapshot, SpectralDensity
 
 _AXES = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 
@@ -47,6 +47,30 @@ def label_enclosure(enclosure: Enclosure) -> xr.Dataset:
             "stop_reason": enclosure.stop_reason.name,
         },
     )
+
+
+def label_bounds(table: BoundTable) -> xr.Dataset:
+    """Label a table of bounds along `bound`, in the order of the table."""
+    bounds = [row.bound for row in table.rows]
+    numbers = {
+        "value": [np.nan if bound is None else bound.value for bound in bounds],
+        "ratio": [np.nan if row.ratio is None else row.ratio for row in table.rows],
+        "seconds": [np.nan if bound is None else bound.seconds for bound in bounds],
+    }
+    words = {
+        name: ["" if bound is None else getattr(bound, name) for bound in bounds]
+        for name in ("kind", "scope", "source", "notes")
+    }
+    dataset = xr.Dataset(
+        {name: ("bound", column) for name, column in (numbers | words).items()}
+        | {"reason": ("bound", [row.reason for row in table.rows])},
+        coords={"bound": [row.method for row in table.rows]},
+    )
+    if table.exact is not None:
+        exact = (table.exact.lower, table.exact.value, table.exact.upper)
+        dataset = dataset.assign(exact=("end", list(exact))).assign_coords(end=["lower", "value", "upper"])
+        dataset.attrs |= {"basis": table.exact.basis, "exact_seconds": table.exact_seconds}
+    return dataset
 
 
 def label_density(density: SpectralDensity) -> xr.Dataset:

@@ -149,6 +149,94 @@ class Enclosure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What one method says about the largest singular value of the operator that it was given.
+
+    Attributes
+    ----------
+    method : str
+        Name of the method: that of the function in `spectral_conv.bounds`.
+    value : float
+        Dimensionless; an upper or a lower bound is one in floating point too.
+    kind : str
+        "exact" (an upper bound that is attained, up to rounding), "upper", "lower" or "estimate" (no bound).
+    scope : str
+        The paddings and image sizes for which the value holds.
+    source : str
+        Where the method comes from, with a DOI or an arXiv number.
+    seconds : float
+        Time that it took.
+    notes : str
+        What else to know of this value; may be empty.
+    """
+
+    method: str
+    value: float
+    kind: str
+    scope: str
+    source: str
+    seconds: float
+    notes: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundRow:
+    """A row of a `BoundTable`.
+
+    Attributes
+    ----------
+    method : str
+        Name of the method.
+    bound : Bound or None
+        What it says; None where it does not apply.
+    ratio : float or None
+        ``bound.value / exact``; None where one of them is missing or the exact value is 0.
+    reason : str
+        Why there is no bound; empty where there is one.
+    """
+
+    method: str
+    bound: Bound | None
+    ratio: float | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundTable:
+    """Every method for one operator, beside the exact value.
+
+    Attributes
+    ----------
+    exact : Enclosure or None
+        The largest singular value; None where it was not asked for or could not be found.
+    exact_seconds : float
+        Time that it took.
+    exact_reason : str
+        Why there is none; empty where there is one.
+    rows : tuple of BoundRow
+        Upper bounds, the tightest first; then what is no upper bound; then what does not apply.
+    """
+
+    exact: Enclosure | None
+    exact_seconds: float
+    exact_reason: str
+    rows: tuple[BoundRow, ...]
+
+    def __getitem__(self, method: str) -> BoundRow:
+        """Return the row of a method."""
+        for row in self.rows:
+            if row.method == method:
+                return row
+        raise KeyError(f"no method {method!r}; there are {', '.join(row.method for row in self.rows)}")
+
+    def to_xarray(self) -> xr.Dataset:
+        """Label the numbers: dimension `bound`; NaN where a method does not apply."""
+        from spectral_conv.labels import label_bounds
+
+        return label_bounds(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpectralDensity:
     """A histogram of all singular values: an **estimate** with error bars, or exact counts where `method` says so.
 

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 import spectral_conv.models._read as read_module
 from spectral_conv import read_model
 from spectral_conv.cli import app
+from spectral_conv.graph import Graph, Node
 from spectral_conv.models import Model
 from spectral_conv.models._contents import Contents, StoredTensor
 from spectral_conv.models._entry import LayerEntry
-from spectral_conv.models._graph import Graph, Node
 from spectral_conv.models._model import ModelError
 
 RNG = np.random.default_rng(0)
@@ -105,6 +105,22 @@ def test_a_batch_norm_scales_the_output_channels(monkeypatch: pytest.MonkeyPatch
     # The linear part of conv and batch norm together: the constant goes.
     difference = norm(plain.matvec(x.ravel())) - norm(np.zeros(4 * 36))
     np.testing.assert_allclose(conv.matvec(x.ravel()).reshape(4, 6, 6), difference, rtol=0, atol=1e-12)
+
+
+def test_a_kernel_that_is_turned_on_its_way_has_one_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Node(name="turn", op="Transpose", inputs=(), outputs=("k",), weights=("w",))
+    model = folded(monkeypatch, turn, CONV, NORM)
+    assert model.layers[0].folded == ("bn",)
+    assert not reasons(model)
+
+
+def test_small_tensors_of_the_network_are_its_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = folded(monkeypatch, CONV, NORM)
+    assert set(model.constants) == set(VECTORS)
+    np.testing.assert_array_equal(model.constants["var"], VARIANCE)
+    # A damaged one does not spoil the layers.
+    model = folded(monkeypatch, CONV, NORM, damaged="beta")
+    assert (len(model.layers), set(model.constants)) == (1, set(VECTORS) - {"beta"})
 
 
 def test_without_the_request_kernels_stay(monkeypatch: pytest.MonkeyPatch) -> None:

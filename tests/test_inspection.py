@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from threadpoolctl import threadpool_limits
 
 import spectral_conv.inspection as inspection_module
+from spectral_conv import bounds
 from spectral_conv.inspection import Inspection, Settings, analyze_layer, inspect_model
 from spectral_conv.models import ConvLayer, read_model
 from spectral_conv.operator import ConvOperator
-from spectral_conv.report.record import NOT_ASKED
+from spectral_conv.report.record import NOT_ASKED, is_upper
 from spectral_conv.results import StopReason
+from tests.tolerances import DENSE, NORM
 
 DATA = Path(str(files("spectral_conv") / "data"))
 WEIGHTS, GEOMETRY = DATA / "digits.safetensors", DATA / "digits.layers.json"
@@ -253,6 +256,105 @@ def test_document_is_plain_json(digits: Inspection) -> None:
     assert document["model"] == "digits.safetensors"
     assert document["schema"] == 1
     assert {entry["name"] for entry in document["skipped"]} >= {"head.weight", "stem.bias"}
+
+
+@pytest.fixture(scope="module")
+def bounded() -> Inspection:
+    return inspect_model(operators(), bounds=True)
+
+
+class TestBounds:
+    def test_each_layer_has_the_table_beside_its_value(self, bounded: Inspection, small: Inspection) -> None:
+        assert bounded.complete
+        assert values(bounded) == values(small)
+        for report, conv in zip(bounded.reports, operators(), strict=True):
+            alone = bounds.table(conv, exact=False)
+            assert report.bounds.exact == report.sigma_max
+            assert report.bounds.exact_seconds > 0.0
+            assert report.bounds_reason is None
+            for row, expected in zip(report.bounds.rows, alone.rows, strict=True):
+                assert (row.method, row.reason) == (expected.method, expected.reason)
+                if expected.bound is None:
+                    assert (row.bound, row.ratio) == (None, None)
+                else:
+                    assert row.bound.value == expected.bound.value
+                    assert row.ratio == row.bound.value / report.sigma_max.value
+                    assert row.ratio >= 1.0 - NORM or not is_upper(row.bound)
+
+    def test_not_asked_for_is_the_default(self, small: Inspection) -> None:
+        assert all(report.bounds is None and report.bounds_reason == NOT_ASKED for report in small.reports)
+        assert "bound" not in small.dataset.dims
+        document = small.document()
+        assert document["settings"]["bounds"] is False
+        assert all(layer["bounds"] == {} for layer in document["layers"])
+
+    def test_dataset_is_over_layer_and_method(self, bounded: Inspection) -> None:
+        dataset = bounded.dataset
+        assert set(dataset["bound"].values) == {row.method for row in bounded.reports[0].bounds.rows}
+        for name in ("bound_value", "bound_kind", "bound_ratio", "bound_seconds", "bound_reason"):
+            assert dataset[name].dims == ("layer", "bound")
+            assert "long_name" in dataset[name].attrs
+        for i, report in enumerate(bounded.reports):
+            for row in report.bounds.rows:
+                here = dataset.isel(layer=i).sel(bound=row.method)
+                assert (str(here["bound_kind"].values), str(here["bound_reason"].values)) == (
+                    "" if row.bound is None else row.bound.kind,
+                    row.reason,
+                )
+                for name, number in (("bound_value", row.bound and row.bound.value), ("bound_ratio", row.ratio)):
+                    np.testing.assert_equal(float(here[name]), math.nan if number is None else number)
+        frame = bounded.to_dataframe()
+        assert list(frame.index) == [report.name for report in bounded.reports]
+        assert not any(name.startswith("bound") for name in frame.columns)
+
+    def test_document_says_what_applies_and_why_not(self, bounded: Inspection) -> None:
+        document = bounded.document()
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
+        reflecting = document["layers"][2]["bounds"]
+        assert "reflect" in reflecting["supremum"]["reason"]
+        assert set(reflecting["supremum"]) == {"reason"}
+        assert set(reflecting["reshaped"]) == {"value", "kind", "ratio", "seconds"}
+
+    def test_bounds_that_fail_lose_nothing_else(self, monkeypatch: pytest.MonkeyPatch, small: Inspection) -> None:
+        def failing(conv: ConvOperator, **options: Any) -> Any:
+            raise MemoryError
+
+        monkeypatch.setattr(bounds, "table", failing)
+        result = inspect_model(operators(), bounds=True)
+        assert values(result) == values(small)
+        assert not result.complete
+        assert all("`memory_limit`" in layer["bounds_reason"] for layer in result.document()["layers"])
+
+    def test_without_an_exact_value_there_are_bounds_but_no_ratios(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = inspection_module.spectral_norm
+
+        def failing(conv: ConvOperator, **options: Any) -> Any:
+            if conv.geometry.ndim == 1:
+                raise RuntimeError("no convergence")
+            return replace(real(conv, **options), method="bracket")
+
+        monkeypatch.setattr(inspection_module, "spectral_norm", failing)
+        result = inspect_model([operators()[0], operators()[3]], bounds=True)
+        for report in result.reports:
+            assert all(row.ratio is None for row in report.bounds.rows)
+            assert report.bounds.rows[0].bound.value > 0.0
+        assert result.reports[1].sigma_max_reason == "no convergence"
+
+    def test_zero_layers_have_no_ratios(self) -> None:
+        table = inspect_model([ConvOperator(np.zeros((3, 3, 1, 1)), (4, 4))], bounds=True).reports[0].bounds
+        assert {row.bound.value for row in table.rows} == {0.0}
+        assert {row.ratio for row in table.rows} == {None}
+
+    def test_an_executor_gives_the_same(self, bounded: Inspection) -> None:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            elsewhere = inspect_model(operators(), bounds=True, executor=pool)
+        xr.testing.assert_allclose(
+            elsewhere.dataset.drop_vars(["seconds", "bound_seconds"]),
+            bounded.dataset.drop_vars(["seconds", "bound_seconds"]),
+            rtol=DENSE[np.dtype(np.float64)],  # the order of sums depends on the number of threads
+        )
+        lost = inspect_model(operators(), bounds=True, executor=Inline(broken=True))
+        assert [r.bounds_reason for r in lost.reports if r.bounds is None] == ["a worker was killed"]
 
 
 def test_only_the_layers_of_a_model_are_needed(digits: Inspection) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from spectral_conv import ConvOperator, SpectrumStore, descend, plot_circulant, plot_descent, regularizers, steps
+from spectral_conv import (
+    ConvOperator,
+    SpectrumStore,
+    bounds,
+    descend,
+    plot_circulant,
+    plot_descent,
+    regularizers,
+    steps,
+)
 from spectral_conv.report.plots import draw_course
+from spectral_conv.report.plots_bounds import plot_bounds, plot_tightness
+from spectral_conv.results import BoundTable
 
 KERNEL = np.random.default_rng(1).standard_normal((3, 3, 2, 3))
 
@@ -217,6 +231,106 @@ def test_the_course_has_the_second_panel_where_there_is_something_to_show(plain:
     one = draw_course(history(circulant_every=None))
     assert len(one.subfigs) == 1
     saved(one)
+
+
+@pytest.fixture(scope="module")
+def table() -> BoundTable:
+    return bounds.table(ConvOperator(KERNEL, (6, 6)))
+
+
+class TestBounds:
+    def test_one_labelled_point_per_method(self, table: BoundTable) -> None:
+        ax = plot_bounds(table)
+        assert [text.get_text() for text in ax.texts] == sorted_by_distance(table)
+        points = {float(line.get_xdata()[0]): line for line in ax.lines if len(line.get_xdata()) == 1}
+        for row in table.rows:
+            line = points[1e3 * row.bound.seconds]
+            assert float(line.get_ydata()[0]) == max(abs(row.ratio - 1.0), 1e-6)
+            assert (line.get_marker() == "o") == (row.bound.kind in ("upper", "exact"))
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        assert ax.get_xlabel() == "time (ms)"
+        assert ax.get_ylabel().startswith("distance from the exact value, |ratio - 1| (dimensionless)")
+        assert ax.get_title() == "Bounds of the largest singular value"
+        assert {"upper bound", "lower bound: 1 - ratio", "estimate, no bound"} <= set(legend_words(ax))
+        assert saved(ax.figure).startswith(b"\x89PNG")
+
+    def test_labels_do_not_meet_and_stay_in_the_figure(self, table: BoundTable) -> None:
+        close = replace(table, rows=tuple(replace(row, ratio=1.001) for row in table.rows))
+        for shown in (table, close):
+            ax = plot_bounds(shown)
+            boxes = text_boxes(ax)
+            for lower, upper in itertools.pairwise(sorted(boxes, key=lambda box: box.y0)):
+                assert lower.y1 <= upper.y0
+            assert max(box.x1 for box in boxes) <= ax.figure.bbox.x1
+            assert min(box.y0 for box in boxes) >= ax.figure.bbox.y0
+
+    def test_what_is_closer_than_can_be_told_is_said_to_be(self, table: BoundTable) -> None:
+        close = replace(table, rows=(replace(table.rows[0], ratio=1.0 + 1e-12), *table.rows[1:]))
+        assert "closer than 1e-06 is drawn there" in plot_bounds(close).get_ylabel()
+        wide = replace(table, rows=tuple(replace(row, ratio=2.0) for row in table.rows))
+        assert "closer" not in plot_bounds(wide).get_ylabel()
+
+    def test_without_an_exact_value_it_is_refused(self) -> None:
+        conv = ConvOperator(KERNEL, (6, 6))
+        with pytest.raises(ValueError, match=r"`table` must hold an exact value above 0 .* got 0 ratios\. not asked"):
+            plot_bounds(bounds.table(conv, exact=False))
+        with pytest.raises(ValueError, match=r"got 0 ratios\. Pass exact=True"):
+            plot_bounds(bounds.table(conv.with_kernel(0.0 * KERNEL)))
+
+    def test_given_axes(self, table: BoundTable) -> None:
+        mine = Figure().add_subplot()
+        assert plot_bounds(table, ax=mine) is mine
+
+
+class TestTightness:
+    DATA = xr.Dataset(
+        {
+            "ratio": (
+                ("kernel", "bound", "size"),
+                [
+                    [[1.3, 1.1, 1.01], [0.9, 0.99, 0.999], [np.nan, np.nan, np.nan]],
+                    [[1.5, 1.2, 1.03], [0.8, 0.98, 0.998], [np.nan, np.nan, np.nan]],
+                ],
+            ),
+            "kind": ("bound", ["upper", "lower", "upper"]),
+        },
+        {"bound": ["above", "below", "nowhere"], "size": [8, 16, 32]},
+    )
+
+    def test_lines_are_medians_in_a_band(self) -> None:
+        ax = plot_tightness(self.DATA)
+        above, below = curves(ax)
+        np.testing.assert_array_equal(above.get_xdata(), [8, 16, 32])
+        np.testing.assert_allclose(above.get_ydata(), [0.4, 0.15, 0.02])
+        np.testing.assert_allclose(below.get_ydata(), [0.15, 0.015, 0.0015])
+        assert above.get_linestyle() != below.get_linestyle()
+        assert sum(isinstance(c, PolyCollection) for c in ax.collections) == 2
+        assert [text.get_text() for text in ax.texts] == ["below", "above"]
+        assert ax.get_xlabel() == "image size N (pixels per axis)"
+        assert ax.get_ylabel() == "distance from the exact value, |ratio - 1| (dimensionless)"
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["8", "16", "32"]
+        assert saved(ax.figure).startswith(b"\x89PNG")
+
+    def test_one_kernel_has_no_band_and_the_axes_are_given(self) -> None:
+        mine = Figure().add_subplot()
+        assert plot_tightness(self.DATA.isel(kernel=[0]), ax=mine) is mine
+        assert not any(isinstance(c, PolyCollection) for c in mine.collections)
+
+    def test_what_is_missing_is_named(self) -> None:
+        with pytest.raises(ValueError, match=r"`data` must hold `ratio` .*; kind is missing"):
+            plot_tightness(self.DATA.drop_vars("kind"))
+
+
+def sorted_by_distance(table: BoundTable) -> list[str]:
+    """Methods from the closest to the farthest, of equal ones the slowest first."""
+    rows = sorted(table.rows, key=lambda row: (max(abs(row.ratio - 1.0), 1e-6), -row.bound.seconds))
+    return [row.method for row in rows]
+
+
+def text_boxes(ax: Axes) -> list[Any]:
+    canvas = FigureCanvasAgg(ax.figure)
+    canvas.draw()
+    return [Text.get_window_extent(text, canvas.get_renderer()) for text in ax.texts]
 
 
 def test_pyplot_is_left_alone(plain: xr.Dataset) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import spectral_conv
+from spectral_conv import orthogonal
 
 # What the first part of the package promises to be importable from `spectral_conv`.
 PROMISED = {
@@ -32,7 +34,7 @@ PROMISED = {
     ),
 }
 # Public names that are modules; every other one must not be shadowed by its own file.
-MODULES = {"models", "regularizers", "steps"}
+MODULES = {"bounds", "certification", "models", "orthogonal", "regularizers", "steps"}
 
 KERNEL = np.random.default_rng(1).standard_normal((3, 3, 2, 2))
 
@@ -48,6 +50,23 @@ def _digits() -> Any:
 
 def _descent() -> Any:
     return spectral_conv.descend(_conv(), spectral_conv.regularizers.OrthogonalityGap(), maxiter=1)
+
+
+def _bcop_parameters() -> Any:
+    return orthogonal.BcopParameters.sample(3, 2, 2, rng=0)
+
+
+def _bcop_kernel() -> Any:
+    return orthogonal.sample_bcop(3, 2, 2, rng=0)
+
+
+def _factors() -> Any:
+    return orthogonal.factorize(_bcop_kernel())
+
+
+def _tightness() -> Any:
+    data = {"ratio": (("kernel", "bound", "size"), [[[1.1, 1.01]]]), "kind": ("bound", ["upper"])}
+    return xr.Dataset(data, {"bound": ["some"], "size": [8, 16]})
 
 
 # One call for every public function; classes need none.
@@ -66,9 +85,34 @@ CALLS: dict[str, Callable[[Callable[..., Any]], object]] = {
     "find_layer": lambda f: f(_digits(), "stem.weight"),
     "layers_document": lambda f: f(_digits()),
     "inspect_model": lambda f: f([_conv()]),
+    "network_lipschitz": lambda f: f([_conv()]),
     "descend": lambda f: f(_conv(), spectral_conv.regularizers.OrthogonalityGap(), maxiter=1),
     "plot_descent": lambda f: f(_descent().history),
     "plot_circulant": lambda f: f(_descent().history),
+    **{name: lambda f: f(_conv()) for name in spectral_conv.bounds.__all__ if not name.startswith("Bound")},
+    "plot_bounds": lambda f: f(spectral_conv.bounds.table(_conv())),
+    "plot_tightness": lambda f: f(_tightness()),
+    "bcop": lambda f: f(_bcop_parameters()),
+    "bcop_parameters": lambda f: f(_bcop_kernel()),
+    "bcop_with_vjp": lambda f: f(_bcop_parameters()),
+    "bjorck": lambda f: f(KERNEL[0, 0]),
+    "block_convolution": lambda f: f(KERNEL, KERNEL),
+    "component": lambda f: f(np.eye(2)[None]),
+    "compose": lambda f: f(_factors()),
+    "factorize": lambda f: f(_bcop_kernel()),
+    "is_orthogonal": lambda f: f(_conv()),
+    "nearest_projector": lambda f: f(KERNEL[0, 0]),
+    "ossn": lambda f: f(_conv()),
+    "ossn_with_vjp": lambda f: f(_conv()),
+    "projector": lambda f: f(KERNEL[0, 0, :, :1]),
+    "rko": lambda f: f(KERNEL),
+    "rko_with_vjp": lambda f: f(KERNEL),
+    "sample_bcop": lambda f: f(3, 2, 2, rng=0),
+    "sample_ossn": lambda f: f(3, 2, 2, rng=0, input_shape=(4, 4)),
+    "sample_projector": lambda f: f(2, 1, rng=0),
+    "sample_rko": lambda f: f(3, 2, 2, rng=0),
+    "svcm": lambda f: f(_conv()),
+    "with_auxiliary_channels": lambda f: f(_factors()),
 }
 
 

@@ -149,6 +149,9 @@ def test_circular_penalties_by_central_differences(conv: ConvOperator) -> None:
         value, gradient = bound.value_and_grad(conv)
         norm = np.linalg.norm(naive_matrix(conv), 2)
         assert (np.exp(value) if log else value) >= norm * (1.0 - 1e-12)
+        if not conv.geometry.read_taps.any():  # the layer is zero, whatever the weights
+            assert value == (-np.inf if log else 0.0)
+            continue
         # Homogeneous of degree 1; its logarithm has the slope 1 along the kernel.
         assert np.vdot(gradient, conv.kernel) == pytest.approx(1.0 if log else value, rel=1e-10)
 
@@ -167,7 +170,7 @@ def test_lipbound_gradient_by_central_differences() -> None:
 def test_the_factor_of_the_frequency_grid_costs_at_most_two_per_cent() -> None:
     # One constant tap: every frequency has the same value, the bound is the norm.
     conv = ConvOperator(np.full((1, 1, 1, 1), 2.0), (8, 8))
-    assert regularizers.LipBound(log=False).value(conv) == 2.0
+    assert 2.0 <= regularizers.LipBound(log=False).value(conv) <= 2.0 * (1 + 1e-12)
     K = np.zeros((5, 5, 1, 1))
     K[2, 2] = 1.0
     assert 1.0 <= regularizers.LipBound(log=False).value(ConvOperator(K, (8, 8))) <= 1.02 + 1e-12

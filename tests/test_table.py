@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from spectral_conv.report.bounds import bounds_summary, ratio_text, tightest
 from spectral_conv.report.contents import ContentsTable
 from spectral_conv.report.document import layer_document
 from spectral_conv.report.record import NOT_ASKED, LayerReport
 from spectral_conv.report.summary import summarize
 from spectral_conv.report.table import LayerTable
 from spectral_conv.report.text import describe_geometry, elide, exact_text, off_by, printable
-from spectral_conv.results import Enclosure, StopReason
+from spectral_conv.results import Bound, BoundRow, BoundTable, Enclosure, StopReason
 
 
 def enclosure(value: float, error: float = 1e-12, *, basis: str = "residual", method: str = "lanczos") -> Enclosure:
@@ -185,6 +186,81 @@ def test_footnotes_define_only_the_words_in_the_table() -> None:
     assert "theorem:" not in text
     text = rendered(LayerTable([layer(sigma_max=enclosure(5.0, basis="theorem: Weyl"))]))
     assert "theorem: the bounds are proved" in text
+
+
+def bounds(*values: tuple[str, str, float | None], exact: float = 5.311269005) -> BoundTable:
+    """Rows of method, kind and value; no value where the method does not apply."""
+    words = {"scope": "", "source": "", "seconds": 0.25, "notes": ""}
+    rows = [
+        BoundRow(method=method, bound=None, ratio=None, reason="no symbol")
+        if value is None
+        else BoundRow(
+            method=method,
+            bound=Bound(method=method, kind=kind, value=value, **words),
+            ratio=value / exact if exact else None,
+            reason="",
+        )
+        for method, kind, value in values
+    ]
+    return BoundTable(exact=None, exact_seconds=0.0, exact_reason="", rows=tuple(rows))
+
+
+class TestBounds:
+    TABLE = bounds(
+        ("long_name (some)", "upper", 5.7), ("tight", "upper", 5.4), ("below", "lower", 5.3), ("none", "", None)
+    )
+
+    @pytest.mark.parametrize("width", [60, 80, 120, 200])
+    def test_one_column_for_the_tightest_upper_bound(self, width: int) -> None:
+        reports = [replace(report, bounds=self.TABLE, bounds_reason=None) for report in RESNET]
+        text = rendered(LayerTable(reports), width)
+        assert max(map(len, text.splitlines())) <= width
+        if width >= 80:
+            assert text.count("+1.7 %") == len(reports)
+            assert text.count("tight") == len(reports) + 1  # and once in the footnote
+            assert "bound: the tightest" in text
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({}, ("+1.7 %", "tight")),
+            ({"bounds": bounds(("a_b", "exact", 5.311269005))}, ("exact", "a")),
+            ({"bounds": bounds(("a", "upper", 5311.0))}, ("1,000 x", "a")),
+            ({"bounds": bounds(("a", "lower", 5.3), ("b", "upper", None))}, ("-", "")),
+            ({"sigma_max": None}, ("<= 5.4", "tight")),
+            ({"sigma_max": enclosure(5.0, 1.0, method="bracket")}, ("<= 5.4", "tight")),
+            ({"bounds": bounds(("a", "upper", float("inf")))}, ("<= inf", "a")),
+            ({"bounds": None}, ("-", "")),
+        ],
+    )
+    def test_the_tightest_in_words(self, changes: dict[str, object], expected: tuple[str, str]) -> None:
+        assert tightest(layer(**{"bounds": self.TABLE} | changes))[:2] == expected
+
+    def test_a_layer_whose_bounds_failed_is_named(self) -> None:
+        reports = [layer("good", bounds=self.TABLE, bounds_reason=None), layer("bad", bounds_reason="out of memory")]
+        text = rendered(LayerTable(reports), 120)
+        assert "! bounds of bad: out of memory" in text
+
+    def test_the_summary_sorts_upper_bounds_by_their_median(self) -> None:
+        other = bounds(("tight", "upper", 10.0), ("long_name (some)", "upper", 5.4), ("below", "lower", 2.0))
+        third = bounds(("tight", "upper", 12.0), ("below", "lower", 2.0), exact=0.0)
+        reports = [layer(bounds=table, bounds_reason=None) for table in (self.TABLE, other, third)]
+        lines = [line.split() for line in rendered(bounds_summary(reports)).splitlines()][2:]
+        assert [line[0] for line in lines] == ["long_name", "tight", "below", "none"]
+        assert lines[0][2:] == ["upper", "2", "of", "3", "1.0167", "1.0449", "1.0732", "500"]
+        assert lines[1][1:] == ["upper", "3", "of", "3", "1.0167", "1.4497", "1.8828", "750"]
+        assert lines[2][1:3] == ["!", "lower"]
+        assert lines[3][1:] == ["-", "0", "of", "3", "-", "-", "-", "0"]
+
+    def test_ratios(self) -> None:
+        ratios = (0.5, 1.0, 9.9996, 1234.5, None)
+        assert [ratio_text(ratio) for ratio in ratios] == [
+            "0.5000",
+            "1.0000",
+            "10",
+            "1.23e+03",
+            "-",
+        ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every trained model in the folder `shared`: geometry against its document, extremes against sparse matrices.
+"""Every trained model in the folder `shared`: geometry, extremes, and all bounds against the exact value.
 
 ``python -m validation.models [name ...]``; exit code 1 where something differs. ONNX and Keras files are read alone,
 unless their input size is open, the others with the document.
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spectral_conv import inspect_model, read_model
+from spectral_conv import bounds, inspect_model, read_model
 from spectral_conv.models import Model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -48,6 +48,20 @@ def geometry_differences(model: Model, document: dict[str, Any]) -> list[str]:
     return differences + [f"{name} is not in the document" for name in sorted(extra)]
 
 
+def wrong_bounds(model: Model, layers: dict[str, Any]) -> list[str]:
+    """Say which bounds lie on the wrong side of the enclosure of the exact value."""
+    wrong = []
+    for layer in model.layers:
+        exact = layers[layer.name]["sigma_max"]
+        for row in bounds.table(layer.operator, exact=False).rows if exact else ():
+            if row.bound is None:
+                continue
+            over = row.bound.kind in ("exact", "upper") and row.bound.value < exact["lower"]
+            if over or (row.bound.kind == "lower" and row.bound.value > exact["upper"]):
+                wrong.append(f"{layer.name}: {row.method} is {row.bound.value}, the exact value {exact['value']}")
+    return wrong
+
+
 def check(name: str, reference: list[dict[str, Any]]) -> list[str]:
     """Read and inspect one model; print a line, return what differs."""
     folder = SHARED / "data" / "models"
@@ -60,6 +74,9 @@ def check(name: str, reference: list[dict[str, Any]]) -> list[str]:
     inspection = inspect_model(model)
     seconds = time.perf_counter() - start
     reports = {layer["name"]: layer for layer in inspection.document()["layers"]}
+    start = time.perf_counter()
+    differences += wrong_bounds(model, reports)
+    bounds_seconds = time.perf_counter() - start
     largest = smallest = 0.0
     for stated in reference:
         layer = reports[stated["weight"]]
@@ -79,7 +96,7 @@ def check(name: str, reference: list[dict[str, Any]]) -> list[str]:
     source = "alone" if alone else "with its document"
     print(
         f"{name}: {len(model.layers)} layers of {file.name} {source}, {seconds:.1f} s; off by {largest:.0e} at the "
-        f"largest, {smallest:.0e} at the smallest of {len(reference)}",
+        f"largest, {smallest:.0e} at the smallest of {len(reference)}; all bounds {bounds_seconds:.1f} s",
         flush=True,
     )
     return differences

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spectral_conv.bounds._method import Evaluation, bound_method
+from spectral_conv.bounds._symbol import EVERY_SIZE, chunks, gradient_at, supremum_grid, waves_of, with_symbol
+from spectral_conv.geometry import checked_word
 from spectral_conv.operator import ConvOperator
+from spectral_conv.spectrum.frequencies import symbol_error
+from spectral_conv.spectrum.rounding import gamma
 from spectral_conv.symbols._peaks import TapWaves
-from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points, substitutions
-from spectral_conv.symbols._transform import group_taps, require_symbol
 
 # By this much at most sampling enlarges the bound, all axes together.
 _EXCESS = 0.02
-# Symbols held at one time.
-_CHUNK_BYTES = 32 << 20
+# What is summed at each frequency before the maximum is taken: axes of the transposed symbol.
+_SUMMED = {"outputs": (1,), "inputs": (2,), "frobenius": (1, 2)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class LipBound:
-    """An upper bound of the largest singular value and its gradient by the kernel, float64."""
+@bound_method(
+    source="A. Araujo, B. Negrevergne, Y. Chevaleyre, J. Atif, 'On Lipschitz regularization of convolutional layers "
+    "using Toeplitz matrix theory', AAAI 2021, arXiv:2006.08391"
+)
+def lipbound(conv: ConvOperator, *, version: str = "outputs") -> Evaluation:
+    r"""Upper bound ``sqrt(sum_i max_w sum_j |F_ij(w)|^2)`` over the outputs i, times what sampling may have missed.
 
-    value: float
-    gradient: NDArray[np.floating]
+    The maxima are taken over S_j equispaced frequencies per axis, so many that the factor
+    ``prod_j min(1 / cos(pi D_j / (2 S_j)), (1 - D_j / S_j)^(-1/2))``, D_j being the degree of the symbol, is at most
+    1.02. Of a strided layer the sum runs over the residues too. Groups count by the largest.
 
+    Parameters
+    ----------
+    conv : ConvOperator
+        Any layer with zero padding, or circular padding up to "same".
+    version : {"outputs", "inputs", "frobenius"}
+        "inputs" has the roles of i and j swapped; "frobenius" is ``max_w ||F(w)||_F``, which is never larger.
 
-def lipbound_and_grad(conv: ConvOperator) -> LipBound:
-    r"""``sqrt(sum_i max_w sum_j |F_ij(w)|^2)`` over the outputs i, times what sampling may have missed.
-
-    Of a strided layer the sum runs over the residues too. Groups bound the norm one by one: the largest counts. Where
-    a maximum is attained twice the gradient is that at one of the frequencies.
-
-    Guarantee: an upper bound of the norm for every size of the image, with zero padding of any width and circular
-    padding up to "same", in exact arithmetic.
+    Returns
+    -------
+    Bound
+        An upper bound for every size of the image, in floating point too; dimensionless.
 
     Raises
     ------
@@ -44,46 +52,60 @@ def lipbound_and_grad(conv: ConvOperator) -> LipBound:
     References
     ----------
     A. Araujo, B. Negrevergne, Y. Chevaleyre, J. Atif, "On Lipschitz regularization of convolutional layers using
-    Toeplitz matrix theory", AAAI 2021, arXiv:2006.08391.
+    Toeplitz matrix theory", AAAI 2021, arXiv:2006.08391. The factor is ours: there it is ``1 / (1 - D / S)`` in two
+    dimensions, and missing in the authors' default code.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import spectral_conv
+    >>> conv = spectral_conv.ConvOperator(np.full((1, 1, 1, 4), 0.5), (8, 8))
+    >>> round(spectral_conv.bounds.lipbound(conv).value, 12)
+    1.0
     """
-    geometry = conv.geometry
-    require_symbol(geometry, "LipBound")
-    excess = (1.0 + _EXCESS) ** (1.0 / geometry.ndim) - 1.0
-    lines, factor = [], 1.0
-    for degree, q in zip(degrees(geometry), substitutions(geometry), strict=True):
-        points = fewest_points(degree, excess)
-        factor *= excess_factor(degree, points)
-        lines.append(2.0 * np.pi * np.arange(points) / (points * q))
-    frequencies = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, geometry.ndim)
-    parts = [
-        _largest_rows(TapWaves(geometry, group_taps(geometry, conv.plain_kernel, group)), frequencies)
-        for group in range(geometry.groups)
-    ]
-    best = max(range(len(parts)), key=lambda group: parts[group].value)
-    h = geometry.plain_channels[1] // geometry.groups
-    gradient = np.zeros(conv.plain_kernel.shape)
-    gradient[..., best * h : (best + 1) * h] = parts[best].gradient.reshape(*geometry.kernel_size, -1, h) * factor
-    return LipBound(
-        value=parts[best].value * factor,
-        gradient=gradient.swapaxes(-1, -2) if geometry.transposed else gradient,
+    summed = _SUMMED[checked_word("version", version, tuple(_SUMMED))]
+    conv = with_symbol(conv, "LipBound")
+    waves, grid = waves_of(conv), supremum_grid(conv, _EXCESS)
+    frequencies = grid.frequencies
+    largest, where = _largest(waves, frequencies, summed)
+    root = math.sqrt(float(largest.sum()))
+    terms = waves.residues * waves.taps.shape[1] * waves.taps.shape[2]
+
+    def gradient() -> NDArray[np.floating]:
+        total = np.zeros(waves.taps.shape)
+        for frequency in np.unique(where):
+            rows = where == frequency
+            cotangent = waves.transposed(frequencies[frequency][None])[0]
+            if summed == (1,):
+                cotangent = np.where(rows, cotangent, 0.0)
+            elif summed == (2,):
+                cotangent = np.where(rows[:, None], cotangent, 0.0)
+            total += gradient_at(waves, frequencies[frequency], cotangent)
+        return (total * (grid.factor / root)).reshape(conv.plain_kernel.shape)
+
+    return Evaluation(
+        value=grid.factor * (root * (1.0 + gamma(2 * terms + 40)) + symbol_error(waves)),
+        kind="upper",
+        scope=EVERY_SIZE,
+        gradient=gradient,
+        notes=f"times {grid.factor:.4f} for {len(frequencies)} frequencies",
     )
 
 
-def _largest_rows(waves: TapWaves, frequencies: NDArray[np.floating]) -> LipBound:
-    """``sqrt(sum_i max_w ||F_i(w)||^2)`` on a grid, and its gradient by the taps ``(T, g, h)``."""
-    g, h = waves.taps.shape[1:]
-    largest, where = np.full(h, -1.0), np.zeros(h, np.int64)
-    step = max(1, _CHUNK_BYTES // (16 * waves.residues * g * h))
-    for start in range(0, len(frequencies), step):
-        rows = (np.abs(waves.transposed(frequencies[start : start + step])) ** 2).sum(axis=1)  # (points, h)
-        top = rows.argmax(axis=0)
-        found = rows[top, np.arange(h)]
-        better = found > largest
-        largest[better], where[better] = found[better], top[better] + start
-    value = math.sqrt(float(largest.sum()))
-    at, inverse = np.unique(where, return_inverse=True)
-    symbols = waves.transposed(frequencies[at]).reshape(len(at), waves.residues, g, h)
-    chosen = symbols[inverse, :, :, np.arange(h)]  # (h, residues, g)
-    phases = np.exp(-1j * (frequencies[at] @ waves.shift.T))[inverse]  # (h, T)
-    products = phases[:, :, None] * chosen[:, waves.residue]  # (h, T, g)
-    return LipBound(value=value, gradient=np.moveaxis(products.real, 0, -1) / (value or 1.0))
+def _largest(
+    waves: TapWaves, frequencies: NDArray[np.floating], summed: tuple[int, ...]
+) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """The largest sums of squares over the frequencies, and where they are attained."""
+    largest = where = None
+    for part, F in chunks(waves, frequencies):
+        sums = (F.real**2 + F.imag**2).sum(axis=summed).reshape(len(F), -1)
+        top = sums.argmax(axis=0)
+        found = sums[top, np.arange(sums.shape[1])]
+        if largest is None or where is None:
+            largest, where = found, top
+        else:
+            better = found > largest
+            largest[better], where[better] = found[better], top[better] + part.start
+    assert largest is not None
+    assert where is not None
+    return largest, where

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectral_conv.cli.choices import PENALTIES, in_options, parse_penalty, parse_step, parse_target
-from spectral_conv.cli.files import check_writable, write_array, write_whole
-from spectral_conv.cli.options import AsJson, File, InputSize, Layers, parse_size, read
+from spectral_conv.cli.files import PICTURES, check_writable, write_array, write_whole
+from spectral_conv.cli.options import AsJson, File, InputSize, Layer, Layers, parse_size, read
 from spectral_conv.cli.output import INCOMPLETE, new_console, one_message, print_json
 
 if TYPE_CHECKING:
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from spectral_conv.results import Descent
 
 _RECORDED = ("penalty", "gradient_norm", "step", "sigma_max", "sigma_min")
-_PICTURES = (".png", ".pdf", ".svg")
 
 
 def descend_layer(
     file: File,
-    layer: Annotated[str, typer.Option(metavar="NAME", help="The layer's name, as `describe` shows it.")],
+    layer: Layer,
     penalty: Annotated[
         str, typer.Option(metavar="WORD", help=f"What to minimize: {', '.join(PENALTIES)}.")
     ] = "orthogonality-gap",
@@ -115,7 +114,7 @@ def _check_files(file: Path, layers: Path | None, store: Path | None, out: Path 
         check_writable("--out", out, (".npz",), taken)
         taken.append(out)
     if figure is not None:
-        check_writable("--figure", figure, _PICTURES, taken)
+        check_writable("--figure", figure, PICTURES, taken)
 
 
 def _print(run: Descent, layer: ConvLayer, model: str, rule: str) -> None:

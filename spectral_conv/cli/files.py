@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+PICTURES = (".png", ".pdf", ".svg")
+
+
 def check_writable(option: str, path: Path, suffixes: Sequence[str], taken: Sequence[Path]) -> None:
     """Refuse, before the work, a file that could not be written after it.
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_conv.cli.options import AsJson, File, FoldBatchnorm, InputSize, Layers, parse_size, read
+from spectral_conv.cli.options import (
+    AsJson,
+    File,
+    FoldBatchnorm,
+    InputSize,
+    Layers,
+    MemoryLimit,
+    parse_memory,
+    parse_size,
+    read,
+)
 from spectral_conv.cli.output import INCOMPLETE, new_console, one_message, print_json
 
 if TYPE_CHECKING:
@@ -30,9 +40,10 @@ def inspect(
     certify: Annotated[
         bool, typer.Option("--certify", help="Prove the bounds, rounding errors included; takes longer.")
     ] = False,
-    memory_limit: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory that one layer may take, in gigabytes.")
-    ] = None,
+    bounds: Annotated[
+        bool, typer.Option("--bounds", help="Compare all bounds of the largest singular values, too.")
+    ] = False,
+    memory_limit: MemoryLimit = None,
     as_json: AsJson = False,
     largest_only: Annotated[
         bool, typer.Option("--largest-only", help="Leave the smallest singular values out.")
@@ -57,7 +68,8 @@ def inspect(
         with one_message():
             inspection = inspect_model(
                 model,
-                memory_limit=_parse_memory(memory_limit),
+                bounds=bounds,
+                memory_limit=parse_memory(memory_limit),
                 rtol=rtol,
                 certify=certify,
                 smallest=not largest_only,
@@ -144,19 +156,16 @@ def _selected(model: Model, pattern: str | None) -> Model:
     return replace(model, layers=chosen)
 
 
-def _parse_memory(gigabytes: float | None) -> int | None:
-    if gigabytes is None:
-        return None
-    if not 0 < gigabytes < float("inf"):
-        raise ValueError(f"`--memory-limit` must be a positive number of gigabytes; got {gigabytes}.")
-    return int(gigabytes * 1e9)
-
-
 def _print_inspection(console: Console, inspection: Inspection) -> None:
     from spectral_conv.report.contents import folded_note
     from spectral_conv.report.table import LayerTable
 
     console.print(LayerTable(inspection.reports, inspection.model, inspection.skipped))
+    if any(report.bounds is not None for report in inspection.reports):
+        from spectral_conv.report.bounds import bounds_summary
+
+        console.print("\nBounds of the largest singular values: ratio to the exact ones, and time", style="bold")
+        console.print(bounds_summary(inspection.reports))
     for note in folded_note(inspection.reports):
         console.print(note)
 

@@ -24,6 +24,10 @@ FoldBatchnorm = Annotated[
     bool,
     typer.Option("--fold-batchnorm", help="Scale each kernel by the batch norm that follows it directly."),
 ]
+Layer = Annotated[str, typer.Option(metavar="NAME", help="The layer's name, as `describe` shows it.")]
+MemoryLimit = Annotated[
+    float | None, typer.Option(metavar="GB", help="Memory that one layer may take, in gigabytes.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -42,6 +46,21 @@ def parse_size(text: str | None) -> tuple[int, ...] | None:
             f"`--input-size` must be channels and one to three sizes, such as 3x32x32; got {text!r}."
         )
     return tuple(int(number) for number in text.strip().lower().split("x"))
+
+
+def parse_memory(gigabytes: float | None) -> int | None:
+    """Return bytes.
+
+    Examples
+    --------
+    >>> parse_memory(0.5)
+    500000000
+    """
+    if gigabytes is None:
+        return None
+    if not 0 < gigabytes < float("inf"):
+        raise ValueError(f"`--memory-limit` must be a positive number of gigabytes; got {gigabytes}.")
+    return int(gigabytes * 1e9)
 
 
 def read(path: Path, size: tuple[int, ...] | None, layers: Path | None, *, fold_batchnorm: bool = False) -> Model:

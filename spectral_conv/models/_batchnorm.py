@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spectral_conv.graph import Graph, Node
 from spectral_conv.models._contents import Contents, StoredTensor
-from spectral_conv.models._graph import Graph, Node
 from spectral_conv.models._model import ConvLayer, ModelError, Skipped
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -83,7 +83,8 @@ def _convolution_before(norm: Node, graph: Graph, layers: Mapping[str, ConvLayer
     kernel = next((name for name in producer.weights if name in layers), None)
     if kernel is None:
         raise _KeptError(f"the convolution {producer.name} is none of the layers")
-    if sum(kernel in node.weights for node in graph.nodes) > 1:
+    # A node without inputs only turns the kernel on its way to the convolution.
+    if sum(kernel in node.weights for node in graph.nodes if node.inputs) > 1:
         raise _KeptError(f"several layers apply the kernel {kernel}")
     return layers[kernel]
 

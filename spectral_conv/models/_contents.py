@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
+from spectral_conv.graph import Graph
 from spectral_conv.models._entry import LayerEntry
-from spectral_conv.models._graph import Graph
 from spectral_conv.models._model import Skipped
 
 
@@ -59,9 +59,12 @@ class Contents:
         network; each lists in `assumed` what the file does not say. None for files of weights alone.
     graph : Graph or None
         The network, where the file has it.
+    arguments : mapping of str to ndarray
+        Small tensors of the network that are shapes, indices and the like, and none of `tensors`.
     """
 
     tensors: Mapping[str, StoredTensor]
     unread: tuple[Skipped, ...] = ()
     stated: tuple[LayerEntry, ...] | None = None
     graph: Graph | None = None
+    arguments: Mapping[str, NDArray[Any]] = field(default_factory=dict)

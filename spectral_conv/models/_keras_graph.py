@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectral_conv.models._graph import Graph, Node
+from spectral_conv.graph import Graph, Node
 from spectral_conv.models._keras_config import ConfigError, LayerConfig, Network, Reference, Shape
 from spectral_conv.models._keras_operators import activation_op, batch_norm_parameters, operator_of
 from spectral_conv.models._keras_sizes import output_shape
@@ -103,16 +103,18 @@ class Walk:
         if layer.inner is not None:
             steps = [value.shape[0] if value.shape else None for value in inputs]
             rest = [_Value(name=v.name, shape=v.shape[1:] if v.shape else None) for v in inputs]
+            before = len(self.nodes)
             found = self._layer(layer.inner, way, rest, here)
-            found = [
+            for node in self.nodes[before:]:
+                shape = self.shapes[node.name]
+                self.shapes[node.name] = None if shape is None else (steps[0] if steps else None, *shape)
+            return [
                 _Value(
                     name=value.name,
                     shape=None if value.shape is None else (steps[0] if steps else None, *value.shape),
                 )
                 for value in found
             ]
-            self.shapes.update({value.name: value.shape for value in found})
-            return found
         conv = ConvSettings.of(layer.kind, layer.settings)
         if conv is not None:
             return self._convolution(layer, conv, way, inputs, here)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spectral_conv.models._keras_config import LayerConfig, first, split_kind
+from spectral_conv.models._keras_config import ConfigError, LayerConfig, first, split_kind
 from spectral_conv.models._keras_sizes import margins
 from spectral_conv.models._keras_weights import without_output_number
+from spectral_conv.models._keras_windows import numbers
 
 _OPS = {
     "BatchNormalizationV1": "BatchNormalization",
@@ -30,6 +31,7 @@ _OPS = {
     "Cropping": "Slice",
     "UpSampling": "Resize",
     "Resizing": "Resize",
+    "Rescaling": "ImageScaler",
     "MaxPooling": "MaxPool",
     "AveragePooling": "AveragePool",
     "AvgPool": "AveragePool",
@@ -37,6 +39,7 @@ _OPS = {
     "GlobalAveragePooling": "GlobalAveragePool",
     "GlobalAvgPool": "GlobalAveragePool",
     "SpatialDropout": "Dropout",
+    **dict.fromkeys(("GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization"), "Identity"),
     "Embedding": "Gather",
     "SimpleRNN": "RNN",
     "CuDNNLSTM": "LSTM",
@@ -59,7 +62,18 @@ _ACTIVATIONS = {
     "swish": "Swish",
     "silu": "Swish",
     "exponential": "Exp",
+    "mish": "Mish",
 }
+# Keras' classes whose name is ONNX's, or no operator's; another class of such a name may do anything.
+_NAMES = frozenset(
+    """
+    Add BatchNormalization Bidirectional Concat Dot Dropout Embedding Flatten GRU GlobalAveragePool GlobalMaxPool
+    GroupNormalization Identity LSTM Lambda LayerNormalization Masking MaxPool Normalization Operation
+    RMSNormalization RepeatVector Reshape SlicingOpLambda Softmax TFOpLambda UnitNormalization
+    """.split()  # noqa: SIM905 -- a table of words
+)
+_STRANGER = "keras"  # the operator set of everything else
+_MERGES = {"sum": "Add", "mul": "Mul", "ave": "Mean", "concat": "Concat", "max": "Max"}
 _PARAMETERS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -76,7 +90,7 @@ def activation_op(activation: Any) -> str | None:
     if isinstance(activation, Mapping):
         activation = first(activation, "registered_name", "class_name") or first(activation, "config")
     word = str(activation)[:60]
-    return _ACTIVATIONS.get(word, word)
+    return _ACTIVATIONS.get(word, f"{_STRANGER}.{word}")
 
 
 def operator_of(layer: LayerConfig) -> tuple[str, dict[str, Any]]:
@@ -89,9 +103,14 @@ def operator_of(layer: LayerConfig) -> tuple[str, dict[str, Any]]:
     if layer.kind == "Activation":
         return activation_op(settings.get("activation")) or "Identity", attributes
     if layer.kind == "Merge":
-        return {"sum": "Add", "mul": "Mul", "ave": "Mean"}.get(str(settings.get("mode")), "Concat"), attributes
-    op = _OPS.get(plain, plain)
-    if op == "BatchNormalization":
+        mode = str(settings.get("mode") or "concat")
+        return _MERGES.get(mode, f"{_STRANGER}.{mode}"), attributes
+    op = _OPS.get(plain) or (plain if plain in _NAMES else f"{_STRANGER}.{plain}")
+    if op == "Relu":
+        return _rectifier(settings)
+    if op in ("MaxPool", "AveragePool"):
+        attributes = _window(settings, ndim)
+    elif op == "BatchNormalization":
         axis = settings.get("axis", -1)
         epsilon = settings.get("epsilon", 1e-3)
         attributes = {"epsilon": float(epsilon) if isinstance(epsilon, int | float) else 1e-3, "axis": axis}
@@ -100,11 +119,42 @@ def operator_of(layer: LayerConfig) -> tuple[str, dict[str, Any]]:
         attributes["pads" if op == "Pad" else "crops"] = margins(
             settings, ndim, "padding" if op == "Pad" else "cropping"
         )
+    elif layer.kind.startswith("UpSampling"):
+        attributes = _enlargement(settings, ndim)
     elif op == "LeakyRelu":
         attributes["alpha"] = first(settings, "alpha", "negative_slope")
+    elif op == "Elu":
+        attributes["alpha"] = first(settings, "alpha")
+    elif op == "ImageScaler":
+        attributes["scale"] = settings.get("scale")
     elif op in ("TFOpLambda", "Operation", "SlicingOpLambda"):
         attributes["function"] = str(settings.get("function"))[:200]
     return op, attributes
+
+
+def _rectifier(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if settings.get("threshold"):
+        return "ThresholdedRelu", {"alpha": settings["threshold"]}
+    slope = first(settings, "negative_slope")
+    return ("LeakyRelu", {"alpha": slope}) if slope else ("Relu", {})
+
+
+def _window(settings: Mapping[str, Any], ndim: int) -> dict[str, Any]:
+    try:
+        pool = numbers(settings, ndim, 2, "pool_size", "pool_length")
+        stride = numbers(settings, ndim, pool, "strides", "stride")
+    except ConfigError:  # a class of that name from somewhere else: its window is unknown
+        return {}
+    same = first(settings, "padding", "border_mode") == "same"
+    return {"kernel_shape": pool, "strides": stride, "auto_pad": "SAME_UPPER" if same else "VALID"}
+
+
+def _enlargement(settings: Mapping[str, Any], ndim: int) -> dict[str, Any]:
+    try:
+        factor = numbers(settings, ndim, 2, "size", "length")
+    except ConfigError:
+        return {}
+    return {"mode": str(settings.get("interpolation") or "nearest")[:60], "scales": (1.0, 1.0, *map(float, factor))}
 
 
 def batch_norm_parameters(settings: Mapping[str, Any], weights: Sequence[str]) -> tuple[str, ...]:

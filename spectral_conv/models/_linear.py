@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from spectral_conv.graph import Node
 from spectral_conv.models._contents import Contents, StoredTensor
 from spectral_conv.models._entry import LayerEntry
 from spectral_conv.models._kernel_names import is_channels_last, matrix_refusal
@@ -60,13 +61,21 @@ def _by_name(contents: Contents) -> dict[str, str]:
 def _by_graph(contents: Contents) -> dict[str, str]:
     assert contents.graph is not None
     layouts: dict[str, str] = {}
+    turned = {node.outputs[0]: node.weights for node in contents.graph.nodes if _turns(node)}
     for node in contents.graph.nodes:
         if node.op not in _MATRIX_PRODUCTS:
             continue
-        name = next((name for name in node.weights if _is_matrix(contents.tensors, name)), None)
+        # Some writers turn the matrix first, which changes its name but not its singular values.
+        behind = (name for value in node.inputs for name in turned.get(value, ()))
+        name = next((name for name in (*node.weights, *behind) if _is_matrix(contents.tensors, name)), None)
         if name is not None:
-            layouts[name] = "OIHW" if node.attributes.get("transB", 0) else "HWIO"
+            right_way = bool(node.attributes.get("transB", 0)) == (name in node.weights)
+            layouts[name] = "OIHW" if right_way else "HWIO"
     return layouts
+
+
+def _turns(node: Node) -> bool:
+    return node.op == "Transpose" and not node.inputs and len(node.weights) == len(node.outputs) == 1
 
 
 def _is_matrix(tensors: Mapping[str, StoredTensor], name: str) -> bool:

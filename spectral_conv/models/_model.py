@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from spectral_conv.models._graph import Graph
+from numpy.typing import NDArray
+
+from spectral_conv.graph import Graph
 from spectral_conv.operator import ConvOperator
 
 
@@ -77,6 +81,8 @@ class Model:
         Every other tensor, with the reason.
     graph : Graph or None
         The network as plain data, where the file has it.
+    constants : mapping of str to ndarray
+        The other tensors that nodes of the graph apply, as far as they are small (65536 entries) and can be read.
     """
 
     path: Path
@@ -84,6 +90,7 @@ class Model:
     layers: tuple[ConvLayer, ...]
     skipped: tuple[Skipped, ...]
     graph: Graph | None = None
+    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from spectral_conv.models._entry import LARGEST_INTEGER, LayerEntry
 from spectral_conv.models._layouts import channel_counts, spatial_sizes
 from spectral_conv.models._model import Skipped
 from spectral_conv.models._onnx_nodes import Network, Op, Shape
 from spectral_conv.models._onnx_rules import CONVOLUTIONS
+from spectral_conv.models._onnx_tensors import Weight
 from spectral_conv.models._onnx_weights import Applied, UntraceableError, applied_weight, quantized_weight
 from spectral_conv.models._onnx_windows import Window
 
@@ -30,6 +33,7 @@ class Convolutions:
 
     entries: dict[str, LayerEntry] = field(default_factory=dict)
     unread: list[Skipped] = field(default_factory=list)
+    kernels: dict[str, tuple[str, str]] = field(default_factory=dict)  # of a node: what it reads, the tensor behind
 
 
 def find_convolutions(network: Network) -> Convolutions:
@@ -56,10 +60,19 @@ def find_convolutions(network: Network) -> Convolutions:
         if first is None:
             found.entries[entry.weight] = entry
             replaced[entry.weight] = applied.weight
-        else:
+        if first is None or _same_kernel(entry, applied, first, replaced[entry.weight]):
+            found.kernels[op.name] = (op.inputs[CONVOLUTIONS[op.op]], entry.weight)
+        if first is not None:
             found.unread.append(Skipped(name=op.name, reason=_again(op, entry, first)))
     network.weights.update(replaced)
     return found
+
+
+def _same_kernel(entry: LayerEntry, applied: Applied, first: LayerEntry, weight: Weight) -> bool:
+    """Whether the two kernels are one, not one tensor turned or scaled in two ways."""
+    if (entry.layout, entry.transposed) != (first.layout, first.transposed):
+        return False
+    return applied.weight is weight or np.array_equal(applied.weight.load(), weight.load())
 
 
 def _reason(op: Op, why: str) -> str:

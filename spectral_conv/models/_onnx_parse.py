@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from spectral_conv.graph import Graph, Node
 from spectral_conv.models._entry import LayerEntry
-from spectral_conv.models._graph import Graph, Node
 from spectral_conv.models._model import ModelError, Skipped
 from spectral_conv.models._onnx_convs import find_convolutions
 from spectral_conv.models._onnx_functions import inlined
@@ -17,6 +18,8 @@ from spectral_conv.models._onnx_nodes import Network, read_network, unread_tenso
 from spectral_conv.models._onnx_shapes import infer, propagate
 from spectral_conv.models._onnx_tensors import Weight
 from spectral_conv.models._onnx_values import formal_names
+
+_MOST_INDICES = 65536  # entries of a tensor of shapes or indices that are kept
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,6 +30,7 @@ class Parsed:
     entries: tuple[LayerEntry, ...]
     unread: tuple[Skipped, ...]
     graph: Graph
+    arguments: dict[str, NDArray[Any]]
 
 
 def parse(path: Path) -> Parsed:
@@ -69,7 +73,8 @@ def _parsed(model: Any, path: Path) -> Parsed:
         weights=weights,
         entries=tuple(found.entries.values()),
         unread=(*found.unread, *(item for item in unread_tensors(network) if item.name not in spoiled)),
-        graph=_graph(network, {weight.name for weight in weights}, arguments),
+        graph=_graph(network, {weight.name for weight in weights}, arguments, found.kernels),
+        arguments=_known_arguments(network, arguments),
     )
 
 
@@ -87,18 +92,27 @@ def _arguments(network: Network) -> set[str]:
     }
 
 
-def _graph(network: Network, weights: set[str], arguments: set[str]) -> Graph:
+def _known_arguments(network: Network, arguments: set[str]) -> dict[str, NDArray[Any]]:
+    values = {name: network.weights[name].values for name in arguments}
+    return {name: array for name, array in values.items() if array is not None and array.size <= _MOST_INDICES}
+
+
+def _graph(network: Network, weights: set[str], arguments: set[str], kernels: dict[str, tuple[str, str]]) -> Graph:
     nodes = []
     for op in network.ops:
-        read = (*op.inputs, *(name for _, outputs in op.bodies for name in outputs))
+        # A kernel that is turned or widened on its way is the tensor that the file has.
+        value, kernel = kernels.get(op.name, ("", ""))
+        operands = tuple(kernel if value and name == value else name for name in op.inputs)
+        read = (*operands, *(name for _, outputs in op.bodies for name in outputs))
         nodes.append(
             Node(
                 name=op.name,
                 op=op.op if not op.domain else f"{op.domain}.{op.op}",
                 inputs=tuple(name for name in read if name and name not in weights and name not in arguments),
                 outputs=tuple(name for name in op.outputs if name),
-                weights=tuple(name for name in op.inputs if name in weights),
+                weights=tuple(name for name in operands if name in weights),
                 attributes=op.attributes,
+                operands=operands,
             )
         )
     constants = weights | arguments

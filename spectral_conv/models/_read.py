@@ -13,6 +13,7 @@ from spectral_conv.models._assumptions import assume_layers
 from spectral_conv.models._batchnorm import fold_batchnorms
 from spectral_conv.models._build import build_layer
 from spectral_conv.models._complete import complete_layers
+from spectral_conv.models._constants import small_constants
 from spectral_conv.models._contents import Contents
 from spectral_conv.models._entry import LARGEST_INTEGER, LayerEntry, short
 from spectral_conv.models._kernel_names import refusal
@@ -121,7 +122,14 @@ def read_model(
     if fold_batchnorm:
         found, kept = fold_batchnorms(file, contents, found)
         skipped += kept
-    return Model(path=file, format=form, layers=found, skipped=(*failed, *skipped), graph=contents.graph)
+    return Model(
+        path=file,
+        format=form,
+        layers=found,
+        skipped=(*failed, *skipped),
+        graph=contents.graph,
+        constants=small_constants(contents, tensors, {layer.name for layer in found}),
+    )
 
 
 def _contents(path: Any, example_input: Any, include_linear: bool) -> tuple[Path, str, Contents]:

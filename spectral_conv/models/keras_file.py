@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectral_conv.graph import Graph
 from spectral_conv.models._archive import first_member
 from spectral_conv.models._contents import Contents, StoredTensor
 from spectral_conv.models._entry import LayerEntry
-from spectral_conv.models._graph import Graph
 from spectral_conv.models._keras_config import ConfigError, Network, parse_config
 from spectral_conv.models._keras_entries import class_entries, stated_entries
 from spectral_conv.models._keras_graph import Walk

@@ -47,4 +47,10 @@ def read(path: Path) -> Contents:
         )
         for weight in parsed.weights
     }
-    return Contents(tensors=tensors, unread=parsed.unread, stated=parsed.entries, graph=parsed.graph)
+    return Contents(
+        tensors=tensors,
+        unread=parsed.unread,
+        stated=parsed.entries,
+        graph=parsed.graph,
+        arguments=parsed.arguments,
+    )

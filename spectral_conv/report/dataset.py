@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectral_conv.report.record import LayerReport
-from spectral_conv.results import Enclosure
+from spectral_conv.results import BoundRow, Enclosure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,7 +26,8 @@ def layer_dataset(reports: Sequence[LayerReport]) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Variables over `layer`, each with a `long_name` and, if it is a number, `units` ("1": dimensionless).
+        Variables over `layer`, each with a `long_name` and, if it is a number, `units` ("1": dimensionless); where
+        the layers have bounds, those are variables over `layer` and `bound`.
 
     Examples
     --------
@@ -37,7 +38,32 @@ def layer_dataset(reports: Sequence[LayerReport]) -> xr.Dataset:
 
     variables = {name: ("layer", values, attributes) for name, values, attributes in _columns(reports)}
     names = _texts([report.name for report in reports])
-    return xr.Dataset(variables, coords={"layer": ("layer", names)})
+    dataset = xr.Dataset(variables, coords={"layer": ("layer", names)})
+    rows = [() if report.bounds is None else report.bounds.rows for report in reports]
+    methods = list(dict.fromkeys(row.method for some in rows for row in some))
+    if methods:
+        by_method = [{row.method: row for row in some} for some in rows]
+        table = [[found.get(method) for method in methods] for found in by_method]
+        bounds = {name: (("layer", "bound"), values, about) for name, values, about in _bounds(table)}
+        dataset = dataset.assign(bounds).assign_coords(bound=("bound", _texts(methods)))
+    return dataset
+
+
+def _bounds(
+    table: Sequence[Sequence[BoundRow | None]],
+) -> Iterator[tuple[str, np.ndarray[Any, Any], dict[str, str]]]:
+    """The variables of the bounds, layer by layer and method by method."""
+    found = [[None if row is None else row.bound for row in rows] for rows in table]
+    values = [[math.nan if bound is None else bound.value for bound in bounds] for bounds in found]
+    yield "bound_value", np.array(values), {"long_name": "bound of the largest singular value", "units": "1"}
+    kinds = [["" if bound is None else bound.kind for bound in bounds] for bounds in found]
+    yield "bound_kind", _texts(kinds), {"long_name": "upper, lower or exact bound, or estimate (no bound)"}
+    ratios = [[math.nan if row is None or row.ratio is None else row.ratio for row in rows] for rows in table]
+    yield "bound_ratio", np.array(ratios), {"long_name": "bound by largest singular value", "units": "1"}
+    seconds = [[math.nan if bound is None else bound.seconds for bound in bounds] for bounds in found]
+    yield "bound_seconds", np.array(seconds), {"long_name": "time of the bound", "units": "s"}
+    reasons = [["" if row is None else row.reason for row in rows] for rows in table]
+    yield "bound_reason", _texts(reasons), {"long_name": "why there is no bound"}
 
 
 def _columns(reports: Sequence[LayerReport]) -> Iterator[tuple[str, np.ndarray[Any, Any], dict[str, str]]]:
@@ -72,5 +98,5 @@ def _columns(reports: Sequence[LayerReport]) -> Iterator[tuple[str, np.ndarray[A
     yield "assumed", _texts(assumed), {"long_name": "what the file does not say and was assumed"}
 
 
-def _texts(values: Sequence[str]) -> np.ndarray[Any, Any]:
+def _texts(values: Sequence[Any]) -> np.ndarray[Any, Any]:
     return np.array(values, dtype=object)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from spectral_conv.report.record import LayerReport
-from spectral_conv.results import Enclosure
+from spectral_conv.report.record import NOT_ASKED, LayerReport
+from spectral_conv.results import Bound, BoundRow, BoundTable, Enclosure
 
 
 def layer_document(report: LayerReport) -> dict[str, Any]:
@@ -51,9 +52,51 @@ def layer_document(report: LayerReport) -> dict[str, Any]:
     circulant = report.circulant
     pair = None if circulant is None else dict(zip(("sigma_max", "sigma_min"), circulant, strict=True))
     document |= _value("circulant", pair, report.circulant_reason)
-    document["bounds"] = {}
+    rows = () if report.bounds is None else report.bounds.rows
+    document["bounds"] = {row.method: _row(row, ("kind", "seconds")) for row in rows}
+    if report.bounds is None and report.bounds_reason != NOT_ASKED:
+        document["bounds_reason"] = report.bounds_reason
     document["seconds"] = round(report.seconds, 6)
     return document
+
+
+def bounds_document(table: BoundTable) -> dict[str, Any]:
+    """Return the part of the document of ``spectral-conv bounds --json`` that holds the numbers.
+
+    Parameters
+    ----------
+    table : BoundTable
+        The bounds of one layer.
+
+    Returns
+    -------
+    dict
+        "exact" (None with an "exact_reason") and "bounds", in the order of the table; plain data, as of
+        `layer_document`.
+
+    Examples
+    --------
+    >>> from spectral_conv import ConvOperator, bounds
+    >>> document = bounds_document(bounds.table(ConvOperator([[[[2.0]]]], (4, 4))))
+    >>> document["exact"]["value"], round(document["bounds"][0]["ratio"], 6)
+    (2.0, 1.0)
+    """
+    exact = _enclosure(table.exact)
+    if exact is not None:
+        exact["seconds"] = table.exact_seconds
+    words = ("kind", "seconds", "scope", "source", "notes")
+    rows = [{"method": row.method} | _row(row, words) for row in table.rows]
+    return _value("exact", exact, table.exact_reason) | {"bounds": rows}
+
+
+def _row(row: BoundRow, fields: Sequence[str]) -> dict[str, Any]:
+    bound: Bound | None = row.bound
+    if bound is None:
+        return {"reason": row.reason}
+    value = _finite(bound.value)
+    ratio = None if row.ratio is None else _finite(row.ratio)
+    found = {"value": value, "ratio": ratio} | {field: getattr(bound, field) for field in fields}
+    return found if value is not None else found | {"reason": "the value is beyond the range of numbers"}
 
 
 def _value(key: str, value: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def footnotes(reports: Sequence[LayerReport], skipped: Sequence[tuple[str, str]]
         notes += [Note("-", f"{word}: {BASES[word]}.") for word in BASES if word in words]
     if any(report.circulant for report in reports):
         notes.append(Note("-", "by FFT: the same layer with wrap-around (circular) padding."))
+    if any(report.bounds is not None for report in reports):
+        notes.append(Note("-", "bound: the tightest upper bound of max, how far it is off and its method."))
     notes += _missing_estimates(reports)
     notes += _left_out(skipped)
     if reports:
@@ -102,6 +104,9 @@ def _problems(reports: Sequence[LayerReport]) -> list[Note]:
         for pairs, style in ((failed, "red"), (brackets, "yellow")):
             for reason, names in by_reason(pairs).items():
                 notes.append(Note("!", f"{word} of {_one_or_count(names, 'layer')}: {reason}", style))
+    failed = [(r.name, str(r.bounds_reason)) for r in reports if r.bounds is None and r.bounds_reason != NOT_ASKED]
+    for reason, names in by_reason(failed).items():
+        notes.append(Note("!", f"bounds of {_one_or_count(names, 'layer')}: {reason}", "red"))
     return notes
 
 

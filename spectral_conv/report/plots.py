@@ -77,7 +77,7 @@ def plot_descent(
             "to descend."
         )
     if figure is None:
-        figure = _new_figure(7.0, 4.0 + 0.4 * len(runs))  # each run has its lines in legend and caption
+        figure = new_figure(7.0, 4.0 + 0.4 * len(runs))  # each run has its lines in legend and caption
     if isinstance(figure, Figure) and not figure.axes and figure.get_layout_engine() is None:
         figure.set_layout_engine("constrained")  # makes room for legend and caption
     first = figure.add_subplot()
@@ -146,7 +146,7 @@ def plot_circulant(history: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     edges = np.linspace(0.0, 1.02 * (float(values.max()) or 1.0), _BINS + 1)
     shares = np.stack([np.histogram(row, edges)[0] / row.size for row in values], axis=1)
     if ax is None:
-        ax = _new_figure(7.0, 4.4).add_subplot()
+        ax = new_figure(7.0, 4.4).add_subplot()
     mesh = ax.pcolormesh(
         _cell_edges(recorded["iteration"].values),
         edges,
@@ -200,7 +200,7 @@ def draw_course(history: xr.Dataset, *, title: str = "") -> Figure:
     2
     """
     both = _has_circulant(history)
-    figure = _new_figure(7.0, 8.8 if both else 4.6)
+    figure = new_figure(7.0, 8.8 if both else 4.6)
     if title:
         figure.suptitle(title, parse_math=False)
     panels = figure.subfigures(2 if both else 1, 1, squeeze=False)[:, 0]
@@ -210,7 +210,14 @@ def draw_course(history: xr.Dataset, *, title: str = "") -> Figure:
     return figure
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure that is not known to pyplot, its size in inches.
+
+    Examples
+    --------
+    >>> new_figure(3.0, 2.0).get_layout_engine() is None
+    False
+    """
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spectral_conv.results import Enclosure
+from spectral_conv.results import Bound, BoundTable, Enclosure
 
 NOT_ASKED = "not asked for"
 
@@ -39,6 +39,10 @@ class LayerReport:
         Largest and smallest singular value with circular padding, as the FFT gives them; dimensionless.
     circulant_reason : str or None
         Why there is none.
+    bounds : BoundTable or None
+        What each bound says of the largest value, beside it.
+    bounds_reason : str or None
+        Why there are none.
     seconds : float
         Time of the analysis, in seconds.
 
@@ -71,15 +75,23 @@ class LayerReport:
     sigma_min_reason: str | None = None
     circulant: tuple[float, float] | None = None
     circulant_reason: str | None = None
+    bounds: BoundTable | None = None
+    bounds_reason: str | None = NOT_ASKED
     seconds: float = 0.0
 
     @property
     def complete(self) -> bool:
         """Whether everything that was asked for was found, with no limit reached."""
         largest = is_reached(self.sigma_max)
-        return largest and (self.sigma_min_reason == NOT_ASKED or is_reached(self.sigma_min))
+        smallest = self.sigma_min_reason == NOT_ASKED or is_reached(self.sigma_min)
+        return largest and smallest and (self.bounds_reason == NOT_ASKED or self.bounds is not None)
 
 
 def is_reached(enclosure: Enclosure | None) -> bool:
     """Whether the value was computed to its tolerance: it exists and is more than a bracket."""
     return enclosure is not None and enclosure.method != "bracket"
+
+
+def is_upper(bound: Bound) -> bool:
+    """Whether the value is at least the largest singular value, for sure."""
+    return bound.kind in ("exact", "upper")

@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from spectral_conv.report.bounds import tightest
 from spectral_conv.report.notes import basis_word, footnotes
 from spectral_conv.report.record import NOT_ASKED, LayerReport
 from spectral_conv.report.text import (
@@ -108,6 +109,9 @@ def _one_line(reports: Sequence[LayerReport], names: Sequence[str]) -> Table:
     for word in ("max", "min") if smallest else ("max",):
         for header in (word, "by FFT", "FFT is off"):
             table.add_column(header, no_wrap=True, justify="right")
+    bounds = any(report.bounds is not None for report in reports)
+    if bounds:
+        table.add_column("bound", no_wrap=True, justify="right")
     table.add_column("how sure", no_wrap=True, style="dim")
     table.add_column("s", no_wrap=True, justify="right", style="dim")
     for report, name in zip(reports, names, strict=True):
@@ -120,6 +124,7 @@ def _one_line(reports: Sequence[LayerReport], names: Sequence[str]) -> Table:
             describe_geometry(report),
             *cells,
             *([""] * (3 * (1 + smallest) - len(cells))),
+            *([_bound(report, " ")] if bounds else []),
             ", ".join(dict.fromkeys(map(basis_word, found))),
             seconds_text(report.seconds),
         )
@@ -137,6 +142,9 @@ def _stacked(
     for header in ("exact", "by FFT", "FFT is off"):
         # In a terminal that is too narrow even so, a number goes on in the next line: cut, it would mislead.
         table.add_column(header, overflow="fold", justify="right")
+    bounds = any(report.bounds is not None for report in reports)
+    if bounds:
+        table.add_column("bound", overflow="fold", justify="right")
     table.add_column("how sure", overflow="fold", style="dim")
     if full:
         table.add_column("error", no_wrap=True, justify="right", style="dim")
@@ -148,7 +156,8 @@ def _stacked(
         cells = [Text("\n").join(column) for column in numbers]
         found = [enclosure for _, enclosure, _ in ends]
         sure = _lines("-" if e is None else basis_word(e) for e in found)
-        row = [_heading(name, report, width), _lines(word for word, _, _ in ends), *cells, sure]
+        row = [_heading(name, report, width), _lines(word for word, _, _ in ends), *cells]
+        row += [_bound(report, "\n"), sure] if bounds else [sure]
         if full:
             row.append(_lines("-" if e is None else f"{error_of(e):.0e}" for e in found))
             row.append(_lines("-" if e is None else e.method for e in found))
@@ -174,6 +183,12 @@ def _numbers(enclosure: Enclosure | None, estimate: float | None) -> tuple[Text,
     text, factor = off_by(estimate, enclosure)
     style = "bold red" if factor >= STARTLING else "yellow" if factor >= NOTEWORTHY else ""
     return exact, fft, Text(text, style=style)
+
+
+def _bound(report: LayerReport, joint: str) -> Text:
+    text, method, factor = tightest(report)
+    style = "bold red" if factor >= STARTLING else "yellow" if factor >= NOTEWORTHY else ""
+    return Text(text, style=style).append(joint + method, style="dim not bold")
 
 
 def _name(name: str, report: LayerReport) -> Text:

@@ -24,7 +24,7 @@ from spectral_conv.geometry import Axis, ConvGeometry
 from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.frequencies import GridAxis, VerifiedSymbol
 from spectral_conv.spectrum.rounding import SLACK, UNIT
-from spectral_conv.symbols._peaks import SymbolPeak, symbol_peaks, top_value
+from spectral_conv.symbols._peaks import SymbolPeak, symbol_peaks, top_values
 from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points, substitutions
 from spectral_conv.symbols._transform import Complex, group_taps
 
@@ -74,7 +74,7 @@ class Embedding:
             outliers = self.symbol.exceptions(-1.0, t)
             if not len(outliers):
                 return self._norm(t)
-            seen = max(seen, self.factor * top_value(self.symbol.waves, outliers[0], start))
+            seen = max(seen, self.factor * float(top_values(self.symbol.waves, outliers[:1], start[None])[0]))
         t = (target / self.factor) ** 2 - self.symbol.likely_error((target / self.factor) ** 2)
         return None if self.symbol.exceptions(-1.0, t).size else self._norm(t)
 
@@ -91,7 +91,7 @@ def embeddings(conv: ConvOperator, peaks: Sequence[SymbolPeak], target: float) -
     geometry = conv.geometry
     if any(axis.mode != "zeros" for axis in geometry.axes):
         return
-    grids = [VerifiedSymbol(conv, grid) for grid in _best_grids(geometry, peaks[0])]
+    grids = [VerifiedSymbol(conv, grid) for grid in best_grids(geometry, peaks[0])]
     found = [_circulant(symbol, geometry, peaks, target) for symbol in grids]
     found.append(_supremum(conv, peaks, target))
     promising = sorted((e for e in found if e is not None), key=lambda e: (e.factor > 1.0, e.seen))
@@ -124,7 +124,7 @@ def smallest_size(axis: Axis) -> int:
     return -(-size // axis.stride) * axis.stride
 
 
-def _best_grids(geometry: ConvGeometry, peak: SymbolPeak) -> list[tuple[GridAxis, ...]]:
+def best_grids(geometry: ConvGeometry, peak: SymbolPeak) -> list[tuple[GridAxis, ...]]:
     """Per axis the sizes and twists whose frequencies keep farthest from the peak; a few combinations."""
     per_axis = []
     for axis, t in zip(geometry.axes, peak.frequency, strict=True):
@@ -133,6 +133,16 @@ def _best_grids(geometry: ConvGeometry, peak: SymbolPeak) -> list[tuple[GridAxis
         choices.sort(key=lambda grid: -_distance(grid, float(t)))
         per_axis.append(choices[:2])
     return list(itertools.islice(itertools.product(*per_axis), _CANDIDATES))
+
+
+def near_peaks(symbol: VerifiedSymbol, peaks: Sequence[SymbolPeak]) -> float:
+    """Largest value of the grid near the peaks, from below."""
+    points = [symbol.nearest(peak.frequency) for peak in peaks]
+    starts = [
+        np.broadcast_to(peak.vector, (len(near), *peak.vector.shape))
+        for peak, near in zip(peaks, points, strict=True)
+    ]
+    return float(top_values(symbol.waves, np.concatenate(points), np.concatenate(starts)).max())
 
 
 def _distance(grid: GridAxis, t: float) -> float:
@@ -144,12 +154,9 @@ def _circulant(
     symbol: VerifiedSymbol, geometry: ConvGeometry, peaks: Sequence[SymbolPeak], target: float
 ) -> Embedding | None:
     """The embedding on a grid, if no value near the peaks exceeds the target."""
-    seen = 0.0
-    for peak in peaks:
-        for t in symbol.nearest(peak.frequency):
-            seen = max(seen, top_value(symbol.waves, t, peak.vector))
-            if seen >= target:
-                return None
+    seen = near_peaks(symbol, peaks)
+    if seen >= target:
+        return None
     sizes = zip(symbol.grid, geometry.stride, strict=True)
     size = " x ".join(f"{axis.points * s}{' twisted' if axis.twist else ''}" for axis, s in sizes)
     return Embedding(

@@ -33,8 +33,8 @@ from spectral_conv.spectrum.rounding import SLACK, UNDERFLOW, UNIT, gamma
 from spectral_conv.symbols._peaks import TapWaves
 from spectral_conv.symbols._transform import group_taps
 
-# Symbols that a thread holds at one time.
-_CHUNK_BYTES = 4 << 20
+# Symbols that a thread holds at one time, and that are worth another thread.
+_CHUNK_BYTES, _LEAST_BYTES = 4 << 20, 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,18 @@ class GridAxis:
         return np.asarray(2.0 * np.pi / self.period * (np.arange(count) + self.twist / 2.0), np.float64)
 
 
+def taps_norm(waves: TapWaves) -> float:
+    """``S = sum_a ||K[a]||_F``, a bound of ``||F||_F`` at every frequency."""
+    return SLACK * float(np.sqrt((waves.taps**2).sum(axis=(1, 2))).sum())
+
+
+def symbol_error(waves: TapWaves) -> float:
+    """Bound ``||dF||_F``, what rounding of angles, cosines and sums does to the symbol."""
+    shift = int(waves.shift.max(initial=0))
+    angle = SLACK * UNIT * (60 * (shift + 1) * waves.shift.shape[1] + len(waves.taps) + 20)
+    return angle * taps_norm(waves)
+
+
 class VerifiedSymbol:
     """The check of one group's symbol on a grid; see `VerifiedGram` for the same of a banded matrix."""
 
@@ -66,11 +78,10 @@ class VerifiedSymbol:
         self._rows = self.waves.residues * self.waves.taps.shape[1]
         self._columns = self.waves.taps.shape[2]
         self.order, other = sorted((self._rows, self._columns))
-        self.frobenius = SLACK * float(np.sqrt((self.waves.taps**2).sum(axis=(1, 2))).sum())
-        shift = int(self.waves.shift.max(initial=0))
-        angle = SLACK * UNIT * (60 * (shift + 1) * len(grid) + len(self.waves.taps) + 20)
-        # ||F_true^H F_true - F^H F|| <= 2 ||F|| ||dF|| + ||dF||^2, ||dF|| <= angle * S.
-        self._error = (gamma(4 * other + 40) + 3.0 * angle) * self.frobenius**2 + UNDERFLOW
+        self.frobenius = taps_norm(self.waves)
+        # ||F_true^H F_true - F^H F|| <= 2 ||F|| ||dF|| + ||dF||^2.
+        self._error = (gamma(4 * other + 40) * self.frobenius + 3.0 * symbol_error(self.waves)) * self.frobenius
+        self._error += UNDERFLOW
 
     @property
     def points(self) -> int:
@@ -123,9 +134,9 @@ class VerifiedSymbol:
 
     def _chunks(self) -> list[NDArray[np.floating]]:
         """Frequencies ``(n, axes)``, so many at a time as memory allows and threads need."""
-        step = max(1, _CHUNK_BYTES // (16 * self._rows * self._columns))
+        entry = 16 * self._rows * self._columns
         every = np.stack(np.meshgrid(*self._lines, indexing="ij"), axis=-1).reshape(-1, len(self._lines))
-        step = max(1, min(step, -(-len(every) // 8)))
+        step = max(1, min(_CHUNK_BYTES // entry, max(_LEAST_BYTES // entry, -(-len(every) // 8))))
         return [every[i : i + step] for i in range(0, len(every), step)]
 
     def nearest(self, t: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -158,9 +158,9 @@ def _local_maxima(values: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.asarray(candidates[np.argsort(-values.ravel()[candidates], kind="stable")])
 
 
-def top_value(waves: TapWaves, t: NDArray[np.floating], start: Complex) -> float:
-    """Largest singular value at a frequency, from below, by a few Lanczos steps."""
-    return _at(waves, t[None], start[None], _LANCZOS_STEPS)[0].value
+def top_values(waves: TapWaves, t: NDArray[np.floating], start: Complex) -> NDArray[np.floating]:
+    """Largest singular values at the frequencies (n, axes), from below, by a few Lanczos steps from the vectors."""
+    return _top_pairs(waves.transposed(t), start.reshape(len(t), -1).astype(np.complex128), _LANCZOS_STEPS)[1]
 
 
 def _at(waves: TapWaves, t: NDArray[np.floating], start: Complex, steps: int) -> list[SymbolPeak]:

@@ -1,6 +1,7 @@
 """Run every benchmark, or those named, and print one table each.
 
-``--quick`` takes fewer random kernels, ``--full`` adds what takes many minutes; not every benchmark knows them.
+``--quick`` takes fewer random kernels, ``--full`` adds what takes many minutes, ``--figure=FOLDER`` draws what was
+measured; not every benchmark knows them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import inspect
 import platform
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,20 +28,24 @@ BENCHMARKS = (
     "resnet50",
     "enclosures",
     "smallest",
+    "bounds",
+    "orthogonal",
     "penalties",
     "descent",
 )
-OPTIONS = ("quick", "full")
+OPTIONS = ("quick", "full", "figure")
 WIDTH = 100
 
 
 def main(words: list[str]) -> int:
     """Print the tables; 1 where a claim was missed or void, 2 for an unknown name."""
     names = [word for word in words if not word.startswith("--")]
-    options = {word.removeprefix("--") for word in words} - set(names)
-    unknown = sorted(set(names) - set(BENCHMARKS)) + sorted(options - set(OPTIONS))
+    given = [word.removeprefix("--").partition("=") for word in words if word.startswith("--")]
+    options = {option: Path(value) if value else True for option, _, value in given}
+    unknown = sorted(set(names) - set(BENCHMARKS)) + sorted(options.keys() - set(OPTIONS))
+    unknown += [f"--{option}" for option, value in options.items() if (value is True) == (option == "figure")]
     if unknown:
-        known = ", ".join((*BENCHMARKS, *(f"--{option}" for option in OPTIONS)))
+        known = ", ".join((*BENCHMARKS, *(f"--{option}" for option in OPTIONS[:-1]), "--figure=FOLDER"))
         print(f"unknown benchmark or option {', '.join(unknown)}; known are {known}", file=sys.stderr)
         return 2
     console = Console(width=WIDTH, highlight=False)
@@ -46,7 +53,7 @@ def main(words: list[str]) -> int:
     return 1 if sum(_show(console, name, options) for name in names or BENCHMARKS) else 0
 
 
-def _show(console: Console, name: str, options: set[str]) -> int:
+def _show(console: Console, name: str, options: dict[str, Any]) -> int:
     """Run one benchmark, print its table and its remarks; return how many claims were missed."""
     module = importlib.import_module(f"validation.benchmarks.{name}")
     table = Table(title=module.TITLE, title_justify="left", header_style="bold", box=None)
@@ -56,7 +63,7 @@ def _show(console: Console, name: str, options: set[str]) -> int:
     known = inspect.signature(module.run).parameters
     missed, remarks, start = 0, [], time.perf_counter()
     try:
-        for row in module.run(**{option: True for option in options if option in known}):
+        for row in module.run(**{option: value for option, value in options.items() if option in known}):
             if isinstance(row, str):
                 remarks.append(row)
                 continue

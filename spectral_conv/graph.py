@@ -23,6 +23,9 @@ class Node:
         Names of the tensors of the file that it applies, in the order of the operator.
     attributes : mapping
         Plain data: numbers, text, tuples of them.
+    operands : tuple of str
+        Everything that it reads, weights included, in the order of the operator; "" for what is left out. Empty where
+        that is `inputs` followed by `weights`.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Node:
     outputs: tuple[str, ...]
     weights: tuple[str, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    operands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
