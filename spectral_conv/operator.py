@@ -249,7 +249,7 @@ class ConvOperator(LinearOperator):
 
     def to_sparse(self) -> scipy.sparse.csr_array:
         """Return M as a sparse array, one stored entry per pair of pixels that a tap joins."""
-        row, column, tap = self._pixel_pairs()
+        row, column, tap = self.pixel_pairs()
         g, h = self.plain_kernel.shape[-2], self.plain_kernel.shape[-1] // self.geometry.groups
         grids = [np.prod([getattr(axis, side) for axis in self.geometry.axes]) for side in ("outputs", "inputs")]
         taps = self.plain_kernel.reshape(-1, g, self.geometry.groups, h)[tap]  # (pairs, g, groups, h)
@@ -266,7 +266,7 @@ class ConvOperator(LinearOperator):
         """Return M as a dense array of shape `shape`."""
         return self.to_sparse().toarray()
 
-    def _pixel_pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def pixel_pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Flat output pixel, input pixel and tap of every product that the plain convolution forms."""
         row, column, tap = (np.zeros(1, np.int64) for _ in range(3))
         for axis in self.geometry.axes:

@@ -97,6 +97,7 @@ CALLS: dict[str, Callable[[Callable[..., Any]], object]] = {
     "bcop_with_vjp": lambda f: f(_bcop_parameters()),
     "bjorck": lambda f: f(KERNEL[0, 0]),
     "block_convolution": lambda f: f(KERNEL, KERNEL),
+    "clip": lambda f: f(_conv(), 1.0),
     "component": lambda f: f(np.eye(2)[None]),
     "compose": lambda f: f(_factors()),
     "factorize": lambda f: f(_bcop_kernel()),

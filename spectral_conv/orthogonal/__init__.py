@@ -10,6 +10,7 @@ Maps from free parameters
     sample_bcop, sample_rko, sample_ossn -- random kernels
 
 Projections and tests
+    clip, ClippedLayer -- the nearest kernel whose layer, as it is, has a given norm at most
     svcm, ClippedKernel -- circular singular values clipped, taps masked, to convergence
     is_orthogonal -- by the exact spectrum of the layer as it is
     bjorck -- iteration to the nearest orthonormal matrix
@@ -26,6 +27,7 @@ Structure
 from spectral_conv.orthogonal._bcop import BcopParameters, bcop, bcop_parameters, bcop_with_vjp, sample_bcop
 from spectral_conv.orthogonal._bjorck import bjorck
 from spectral_conv.orthogonal._block_convolution import block_convolution
+from spectral_conv.orthogonal._clip import ClippedLayer, clip
 from spectral_conv.orthogonal._differentiable import Differentiable
 from spectral_conv.orthogonal._factorization import Component, component, factorize
 from spectral_conv.orthogonal._iteration_limit import IterationLimitError
@@ -39,6 +41,7 @@ from spectral_conv.orthogonal._svcm import ClippedKernel, svcm
 __all__ = [
     "BcopParameters",
     "ClippedKernel",
+    "ClippedLayer",
     "Component",
     "Differentiable",
     "IterationLimitError",
@@ -48,6 +51,7 @@ __all__ = [
     "bcop_with_vjp",
     "bjorck",
     "block_convolution",
+    "clip",
     "component",
     "compose",
     "factorize",

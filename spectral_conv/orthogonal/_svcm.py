@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_conv._threads import serial_blas
-from spectral_conv.geometry import ConvGeometry, as_integer, checked_word
+from spectral_conv.geometry import as_integer, checked_word
 from spectral_conv.operator import ConvOperator
 from spectral_conv.orthogonal._checks import checked_tolerance
 from spectral_conv.orthogonal._iteration_limit import IterationLimitError
-from spectral_conv.results import NotApplicableError
+from spectral_conv.orthogonal._torus_taps import TorusTaps
 from spectral_conv.spectrum.checks import check_operator
 from spectral_conv.symbols import circulant_singular_values
-from spectral_conv.symbols._circulant import checked_grid
-from spectral_conv.symbols._transform import coarse_grid, require_symbol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +113,7 @@ def svcm(
     low, high = _checked_interval(lower, upper)
     checked_word("on_failure", on_failure, ("raise", "return"))
     slack = checked_tolerance("atol", atol) * high
-    plan = _Taps.of(conv.geometry, grid)
+    plan = TorusTaps.of(conv.geometry, grid)
     start = conv.kernel.astype(np.float64)
     plain = start.swapaxes(-1, -2) if conv.geometry.transposed else start
     with serial_blas():
@@ -153,59 +151,8 @@ def _checked_interval(lower: float, upper: float) -> tuple[float, float]:
     return float(lower), float(upper)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Taps:
-    """Where the taps stand on the torus, sorted by residues of the stride.
-
-    Attributes
-    ----------
-    sizes : tuple of int
-        Coarse grid, grid / stride.
-    places : tuple of ndarrays
-        Per axis the coarse pixel of each tap, then per axis its residue, shaped to be broadcast against each other.
-    stride : tuple of int
-        Residues per axis.
-    groups : int
-        Of the layer.
-    """
-
-    sizes: tuple[int, ...]
-    places: tuple[NDArray[np.int64], ...]
-    stride: tuple[int, ...]
-    groups: int
-
-    @classmethod
-    def of(cls, geometry: ConvGeometry, grid: int | Sequence[int] | None) -> _Taps:
-        require_symbol(geometry, "Clipping the circulant spectrum")
-        full = checked_grid(geometry, grid)
-        extent = tuple(axis.dilation * (axis.kernel - 1) + 1 for axis in geometry.axes)
-        if any(n < e for n, e in zip(full, extent, strict=True)):
-            raise NotApplicableError(
-                f"`grid` must be at least the extent {extent} of the kernel, so that taps do not fall onto one "
-                f"another; got {full}. Use a larger `grid`."
-            )
-        positions = [np.divmod(np.arange(a.kernel) * a.dilation, a.stride) for a in geometry.axes]
-        places = (*np.ix_(*(m for m, _ in positions)), *np.ix_(*(p for _, p in positions)))
-        return cls(sizes=coarse_grid(geometry, full), places=places, stride=geometry.stride, groups=geometry.groups)
-
-    def spread(self, plain: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Kernel ``(*k, g, groups * h)`` to ``(*sizes, groups, residues * g, h)``."""
-        g, h = plain.shape[-2], plain.shape[-1] // self.groups
-        torus = np.zeros((*self.sizes, *self.stride, g, self.groups, h))
-        torus[self.places] = plain.reshape(*plain.shape[:-1], self.groups, h)
-        torus = np.moveaxis(torus, -2, len(self.sizes))
-        return torus.reshape(*self.sizes, self.groups, -1, h)
-
-    def gathered(self, torus: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mask: the taps of ``(*sizes, groups, residues * g, h)``, as a kernel."""
-        h = torus.shape[-1]
-        torus = torus.reshape(*self.sizes, self.groups, *self.stride, -1, h)
-        taps = np.moveaxis(torus, len(self.sizes), -2)[self.places]
-        return taps.reshape(*taps.shape[:-2], -1)
-
-
 def _alternated(
-    plain: NDArray[np.float64], plan: _Taps, low: float, high: float, slack: float, maxiter: int
+    plain: NDArray[np.float64], plan: TorusTaps, low: float, high: float, slack: float, maxiter: int
 ) -> tuple[NDArray[np.float64], int]:
     """Clip and mask until the values of what the mask left lie in the interval, or `maxiter` rounds are over."""
     axes = tuple(range(len(plan.sizes)))
