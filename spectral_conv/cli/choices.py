@@ -18,6 +18,9 @@ PENALTIES = {
     "two-norm-gap": "TwoNormGap",
     "spectral-norm": "SpectralNorm",
     "lip-bound": "LipBound",
+    "gram": "gram",
+    "fantastic-four": "fantastic_four",
+    "circulant-embedding": "circulant_embedding",
 }
 STEPS = {"exact": "ExactLineSearch", "armijo": "Armijo", "barzilai-borwein": "BarzilaiBorwein"}
 _WITH_ALPHA = ("orthogonality-gap", "two-norm-gap")
@@ -60,12 +63,13 @@ def parse_penalty(word: str, alpha: float | None) -> Penalty:
     >>> parse_penalty("orthogonality-gap", 4.0)
     OrthogonalityGap(alpha=4.0)
     """
-    from spectral_conv import regularizers
+    from spectral_conv import bounds, regularizers
     from spectral_conv.geometry import checked_word
 
-    kind = getattr(regularizers, PENALTIES[checked_word("--penalty", word, list(PENALTIES))])
+    name = PENALTIES[checked_word("--penalty", word, list(PENALTIES))]
+    kind = getattr(bounds, name, None) or getattr(regularizers, name)
     if alpha is None:
-        return kind()
+        return kind if isinstance(kind, bounds.BoundMethod) else kind()
     if word not in _WITH_ALPHA:
         raise ValueError(
             f"`--alpha` is for `--penalty` {' or '.join(_WITH_ALPHA)}; got {alpha:g} with {word}. Leave it out."
