@@ -24,7 +24,7 @@ Bounds
     bounds -- upper bounds, lower bounds and estimates of the norm, beside the truth
     plot_bounds -- how close the bounds of a layer are, over their time, as a figure
     plot_tightness -- how close they are, over the size of the image
-    certification -- a network's Lipschitz bound from its layers, with the chain of evidence
+    certification -- a network's Lipschitz bound from its layers, with the chain of evidence; certified radii
 
 Orthogonal convolutions
     orthogonal -- maps from free parameters, projections, membership by the exact spectrum

@@ -16,3 +16,6 @@ ORTHONORMAL = 1e-12  # singular values of orthogonal matrices and convolutions, 
 ORTHOGONAL_VJP = 1e-6  # vector-Jacobian products against central differences, relative
 CLIPPED = 1e-6  # how far outside the interval `svcm` may leave a value, relative to the upper end
 LINK = 1e-9  # Lipschitz constants in closed form, relative: each is rounded upwards by a few units
+RADIUS = 2e-15  # certified radii below the quotient in double precision, relative
+ENCLOSED = 2e-3  # what `network_lipschitz` may lose in the norm of one layer, relative
+JACOBIAN = 1e-5  # first derivatives against central differences, relative and of slopes near 1
