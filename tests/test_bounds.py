@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 from cases import naive_matrix, operators, reference_cases, reference_operator
 from hypothesis import given, settings
 from numpy.typing import NDArray
@@ -513,3 +514,58 @@ class TestErrors:
 def test_dense_reference_is_the_operator() -> None:
     conv = gaussian((3, 3, 2, 2), (5, 5), stride=2)
     assert np.allclose(naive_matrix(conv), conv.to_dense(), atol=DENSE[conv.dtype])
+
+
+class TestFaultsOfTheFirstReview:
+    def test_orthogonal_kernels_have_a_top_pair(self) -> None:
+        for n in (16, 32, 64):
+            conv = ConvOperator(scipy.linalg.hadamard(n).astype(float)[None, None], (4, 4))
+            check_sides(conv, math.sqrt(n))
+        for seed in range(12):
+            rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((64, 64)))[0]
+            check_sides(ConvOperator(rotation[None, None], (3, 3)), 1.0, 1e-12)
+
+    def test_symbols_that_vanish_on_the_torus(self) -> None:
+        conv = ConvOperator(np.array([1.0, -1.0]).reshape(2, 1, 1), 1, layout="WIO", padding=[(0, 1)])
+        circular = ConvOperator(conv.kernel, 1, layout="WIO", padding=[(0, 1)], padding_mode="circular")
+        check_sides(conv, dense_norm(conv))
+        assert dense_norm(circular) == 0.0
+        for domain in ("pixels", "frequencies"):
+            value, gradient = bounds.gram.value_and_grad(circular, domain=domain)
+            assert 0.0 <= value < 1e-9
+            assert np.isfinite(gradient).all()
+
+    def test_a_certified_tensor_norm_of_a_layer_that_reads_nothing(self) -> None:
+        conv = ConvOperator(np.ones((1, 1, 1)), 2, layout="WIO", stride=4, padding=[(1, 0)])
+        assert bounds.tensor_norm(conv, certified=True).value == 0.0
+
+    @pytest.mark.parametrize("method", [bounds.supremum, bounds.lipbound])
+    def test_weights_that_are_not_read_here_limit_the_scope(self, method: BoundMethod[...]) -> None:
+        assert method(ConvOperator(np.ones((3, 1, 1)), 1, layout="WIO")).scope.startswith("this image size")
+        assert method(ConvOperator(np.ones((3, 1, 1)), 2, layout="WIO")).scope.startswith("every image size")
+
+    @given(operators(plain_zeros=True))
+    @settings(max_examples=60)
+    def test_every_size_means_every_size(self, conv: ConvOperator) -> None:
+        bound = bounds.supremum(conv)
+        geometry = conv.geometry
+        if not bound.scope.startswith("every"):
+            return
+        for extra in (1, 4):
+            larger = ConvOperator(
+                conv.kernel,
+                [n + extra for n in conv.input_shape],
+                layout={1: "WIO", 2: "HWIO", 3: "DHWIO"}[geometry.ndim],
+                stride=geometry.stride,
+                padding=geometry.padding,
+                dilation=geometry.dilation,
+                groups=geometry.groups,
+            )
+            if max(larger.shape) <= 700:
+                assert bound.value >= dense_norm(larger) * (1 - 1e-13)
+
+    def test_wrong_arguments_of_the_table(self) -> None:
+        with pytest.raises(ValueError, match="`conv` must be a ConvOperator; got int"):
+            bounds.table(5)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"`exact` must be True, False or an Enclosure; got 3\.0"):
+            bounds.table(gaussian((3, 3, 2, 2), (6, 6)), exact=3.0)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ most the largest sum of absolute weights of an output: no frequency is singled o
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,7 @@ def _over_frequencies(conv: ConvOperator, waves: TapWaves, grid: Grid, steps: in
     def gradient() -> NDArray[np.floating]:
         u, s, vh = np.linalg.svd(waves.transposed(frequencies[where][None])[0], full_matrices=False)
         exponent = 2.0 ** (steps + 1)
+        s = np.maximum(s, sys.float_info.min)  # zero on the whole torus
         top = s[0] * float(((s / s[0]) ** exponent).sum() ** (1.0 / exponent))
         cotangent = (u * (s / top) ** (exponent - 1.0)) @ vh
         return gradient_at(waves, frequencies[where], cotangent).reshape(conv.plain_kernel.shape)
@@ -182,7 +184,8 @@ def _over_pixels(conv: ConvOperator, waves: TapWaves, grid: Grid, steps: int, sc
     ).reshape(-1, rank, rank)
     sums = np.abs(kernel).sum(axis=(0, 2))
     row = int(sums.argmax())
-    logarithm = math.log(float(sums[row])) * 2.0**-steps
+    # A symbol that vanishes on the torus is the symbol of zero.
+    logarithm = math.log(float(sums[row]) or sys.float_info.min) * 2.0**-steps
     logarithm += sum(math.log(scale) * 2.0 ** -(t + 1) for t, scale in enumerate(scales))
     value = math.exp(logarithm)
     signs = np.sign(kernel[:, row])  # (offsets, rank)
@@ -264,4 +267,4 @@ def _pixel_gradient(
         cotangents = F @ C if tall else C @ F
         total += gradient_over(waves, frequencies[part], cotangents)
     # value = exp(sum of logarithms): its derivative by the row sum, all steps being homogeneous.
-    return (total * (value * 2.0**-steps / rows_sum)).reshape(conv.plain_kernel.shape)
+    return (total * (value * 2.0**-steps / (rows_sum or 1.0))).reshape(conv.plain_kernel.shape)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_conv.bounds._method import Evaluation, bound_method
-from spectral_conv.bounds._symbol import EVERY_SIZE, chunks, gradient_at, supremum_grid, waves_of, with_symbol
+from spectral_conv.bounds._symbol import any_size, chunks, gradient_at, supremum_grid, waves_of, with_symbol
 from spectral_conv.geometry import checked_word
 from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.frequencies import symbol_error
@@ -86,7 +86,7 @@ def lipbound(conv: ConvOperator, *, version: str = "outputs") -> Evaluation:
     return Evaluation(
         value=grid.factor * (root * (1.0 + gamma(2 * terms + 40)) + symbol_error(waves)),
         kind="upper",
-        scope=EVERY_SIZE,
+        scope=any_size(conv),
         gradient=gradient,
         notes=f"times {grid.factor:.4f} for {len(frequencies)} frequencies",
     )

@@ -19,6 +19,7 @@ from spectral_conv.bounds._reads import stack_of_reads
 from spectral_conv.geometry import NOTHING, ConvGeometry
 from spectral_conv.operator import ConvOperator
 from spectral_conv.results import Bound
+from spectral_conv.spectrum.checks import check_operator
 from spectral_conv.spectrum.rounding import above, below
 from spectral_conv.spectrum.scale import is_zero, normalized
 
@@ -114,8 +115,7 @@ class BoundMethod(Generic[Options]):
         self, conv: ConvOperator, *args: Options.args, **options: Options.kwargs
     ) -> tuple[int, Evaluation, float]:
         """The group that counts, what was found for it, and the scale of the weights."""
-        if not isinstance(conv, ConvOperator):
-            raise ValueError(f"`conv` must be a ConvOperator; got {type(conv).__name__}. Build one from the kernel.")
+        check_operator(conv)
         if is_zero(conv):
             # Other weights show what the method says about the geometry.
             ones = without_idle_mode(conv.with_kernel(np.ones(conv.kernel.shape)))

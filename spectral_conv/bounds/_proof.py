@@ -41,7 +41,10 @@ def top_pair(A: NDArray[np.inexact]) -> TopPair:
     wide = A.shape[0] <= A.shape[1]
     G = A @ adjoint if wide else adjoint @ A
     n = len(G)
-    near = scipy.linalg.eigh(G, subset_by_index=[n - 1, n - 1])[1][:, 0]
+    near = scipy.linalg.eigh(G, subset_by_index=[n - 1, n - 1])[1]
+    if not near.size:  # LAPACK finds no single vector where all eigenvalues are nearly equal
+        near = np.linalg.eigh(G)[1][:, -1:]
+    near = near[:, 0]
     far = adjoint @ near if wide else A @ near
     value = float(np.linalg.norm(far))
     far = far / (value or 1.0)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from spectral_conv.bounds._method import Evaluation, bound_method
 from spectral_conv.bounds._proof import grid_maximum
-from spectral_conv.bounds._symbol import EVERY_SIZE, gradient_at, supremum_grid, with_symbol
+from spectral_conv.bounds._symbol import any_size, gradient_at, supremum_grid, with_symbol
 from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum.frequencies import VerifiedSymbol
 from spectral_conv.symbols._peaks import symbol_peaks
@@ -71,7 +71,7 @@ def supremum(conv: ConvOperator) -> Evaluation:
     return Evaluation(
         value=found.value * factor,
         kind="upper",
-        scope=EVERY_SIZE,
+        scope=any_size(conv),
         gradient=gradient,
         notes=f"times {factor:.6f} for {symbol.points} frequencies",
     )

@@ -17,7 +17,9 @@ from spectral_conv.symbols._peaks import TapWaves
 from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points, substitutions
 from spectral_conv.symbols._transform import Complex, group_taps, require_symbol
 
-EVERY_SIZE = "every image size; zero padding of any width, circular padding up to 'same'"
+EVERY_SIZE = (
+    "every image size; zero padding of any width, circular padding up to 'same' where the stride divides the size"
+)
 THIS_SIZE = "this image size and smaller ones, zero padding"
 THIS_TORUS = "this image size, circular padding"
 
@@ -66,6 +68,13 @@ def with_symbol(conv: ConvOperator, what: str) -> ConvOperator:
         padding=tuple((0, r) if o else p for o, r, p in zip(odd, reach, geometry.padding, strict=True)),
     )
     return ConvOperator.from_geometry(dense, conv.kernel)
+
+
+def any_size(conv: ConvOperator) -> str:
+    """The scope of a bound from the whole symbol: of this size only, where some weights meet no pixel here."""
+    if conv.geometry.read_taps.all():
+        return EVERY_SIZE
+    return THIS_TORUS if conv.geometry.padding_mode == "circular" else THIS_SIZE
 
 
 def waves_of(conv: ConvOperator) -> TapWaves:

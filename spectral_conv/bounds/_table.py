@@ -26,6 +26,7 @@ from spectral_conv.results import (
     NotConvergedError,
 )
 from spectral_conv.spectrum import spectral_norm
+from spectral_conv.spectrum.checks import check_operator
 
 METHODS: dict[str, Callable[[ConvOperator], Bound]] = {
     "circulant_embedding": circulant_embedding,
@@ -71,6 +72,9 @@ def table(
     >>> found.rows[0].method, found.rows[0].bound.kind, round(found.rows[0].ratio, 2)
     ('circulant_embedding', 'upper', 1.01)
     """
+    check_operator(conv)
+    if not isinstance(exact, bool | Enclosure):
+        raise ValueError(f"`exact` must be True, False or an Enclosure; got {exact!r}.")
     if conv.dtype != np.float64:
         conv = conv.with_kernel(conv.kernel.astype(np.float64))
     start = time.perf_counter()

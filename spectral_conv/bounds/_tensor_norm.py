@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spectral_conv.bounds._method import Evaluation, bound_method
 from spectral_conv.bounds._proof import top_pair
 from spectral_conv.bounds._supremum import supremum
-from spectral_conv.bounds._symbol import EVERY_SIZE, waves_of, with_symbol
+from spectral_conv.bounds._symbol import any_size, waves_of, with_symbol
 from spectral_conv.operator import ConvOperator
 from spectral_conv.symbols._peaks import symbol_peaks
 from spectral_conv.symbols._transform import Complex, group_taps
@@ -100,11 +100,11 @@ def tensor_norm(conv: ConvOperator, *, certified: bool = False) -> Evaluation:
     return Evaluation(
         value=found if proved is None else max(found, proved.value),
         kind="estimate" if proved is None else "upper",
-        scope=EVERY_SIZE,
+        scope=any_size(conv),
         gradient=gradient,
         notes="a local maximum: the tensor norm is this or more"
         if proved is None
-        else f"the tensor norm found is {found / proved.value:.4f} times the proved supremum of the symbol",
+        else f"the proved supremum of the symbol is {proved.value:.6g}, the tensor norm found {found:.6g}",
     )
 
 

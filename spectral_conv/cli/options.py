@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from spectral_conv.models import Model
 
-File = Annotated[Path, typer.Argument(help="A file of weights: .safetensors, .npz, .pt, .pth or .th.")]
+File = Annotated[Path, typer.Argument(help="A model: .safetensors, .npz, .pt, .pth, .th, .onnx, .keras or .h5.")]
 InputSize = Annotated[
     str | None,
     typer.Option(metavar="CxHxW", help="Channels and size of the network's input, such as 3x32x32."),
