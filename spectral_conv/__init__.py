@@ -19,6 +19,7 @@ Models
     read_model -- the convolutions of a model file
     inspect_model -- their spectra in one table
     compare_models -- two checkpoints of one network: which layers moved, and how
+    clip_model -- a file written again, no layer's norm above a maximum, each kernel moved as little as possible
 
 Bounds
     bounds -- upper bounds, lower bounds and estimates of the norm, beside the truth
@@ -67,6 +68,7 @@ _HOMES = {
     "ModelError": "models",
     "inspect_model": "inspection",
     "compare_models": "comparison",
+    "clip_model": "clipping",
     "descend": "descent",
     "SpectrumStore": "store",
     "plot_descent": "report.plots",

@@ -19,7 +19,7 @@ FLOORS = [
     {"bounds", "orthogonal"},
     {"regularizers", "certification", "store", "labels", "progress"},
     {"descent", "models", "report"},
-    {"inspection", "comparison"},
+    {"inspection", "comparison", "clipping"},
     {"torch", "cli"},
 ]
 # Private files directly under the package that belong to the room of another one.
@@ -29,10 +29,11 @@ NEIGHBOURS = {
     ("kernel_adjoint", "operator"),
     ("_threads", "_kernels"),
     ("comparison", "inspection"),
+    ("clipping", "inspection"),
 }
 LABELLED = {"xarray", "zarr", "torch", "matplotlib", "onnx", "h5py"}
 UNLABELLED_ROOMS = set().union(*FLOORS[:4]) | {"regularizers", "certification"}
-TORCH_FILES = {"models/torch_file.py", "models/torch_module.py"}
+TORCH_FILES = {"models/torch_file.py", "models/torch_module.py", "models/_stored.py"}
 
 
 @dataclass(frozen=True)

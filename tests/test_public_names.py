@@ -8,6 +8,7 @@ import pkgutil
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from importlib.resources import files
@@ -82,6 +83,7 @@ CALLS: dict[str, Callable[[Callable[..., Any]], object]] = {
     "spectral_density": lambda f: f(_conv()),
     "read_model": lambda _: _digits(),
     "compare_models": lambda f: f(_digits(), _digits()),
+    "clip_model": lambda f: f(_digits(), 20.0, f"{tempfile.mkdtemp()}/new.safetensors"),
     "find_layer": lambda f: f(_digits(), "stem.weight"),
     "layers_document": lambda f: f(_digits()),
     "inspect_model": lambda f: f([_conv()]),

@@ -6,6 +6,7 @@ by the command that needs it, so that ``spectral-conv --help`` answers at once.
 
 models -- the commands about a whole file: inspect, describe, layers, demo
 compare -- the command about two files
+clip -- a whole file written again, its norms brought down
 descend -- the descent on the kernel of one layer
 bounds -- every bound of one layer
 choices -- penalties and step sizes by their words on the command line
@@ -23,6 +24,7 @@ import typer
 
 # Functions are named otherwise than their files, so that `spectral_conv.cli.descend` stays the module.
 from spectral_conv.cli.bounds import bound_layer
+from spectral_conv.cli.clip import clip_file
 from spectral_conv.cli.compare import compare
 from spectral_conv.cli.descend import descend_layer
 from spectral_conv.cli.models import demo, describe, inspect, print_layers
@@ -67,6 +69,7 @@ app.command("inspect")(inspect)
 app.command("describe")(describe)
 app.command("layers")(print_layers)
 app.command("compare")(compare)
+app.command("clip")(clip_file)
 app.command("descend")(descend_layer)
 app.command("bounds")(bound_layer)
 app.command("demo")(demo)

@@ -20,9 +20,9 @@ from spectral_conv.results import Enclosure
 from spectral_conv.spectrum import smallest_singular_value, spectral_norm
 from spectral_conv.spectrum.checks import check_operator
 
-# Dense matrices with at most so many entries and groups; rounds of matching the level to the exact norm, and how
-# well they match it.
-_MOST_ENTRIES, _MOST_GROUPS, _LEVELS, _MATCH = 90_000, 16, 6, 1e-5
+# Dense matrices of all groups may take so many operations per decomposition, up to a small factor; rounds of matching
+# the level to the exact norm, and how well they match it.
+_MOST_FLOPS, _LEVELS, _MATCH = 3e7, 6, 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +65,11 @@ def clip(
     r"""Nearest kernel of the same shape whose layer, with its padding and size, has norm `maximum` at most.
 
     ``min ||X - K||_F`` over all kernels X with ``||M(X)|| <= maximum``: the norm ball meets the space of
-    convolutions, a convex problem. It is solved by ADMM. Small layers (up to 90,000 matrix entries per group) are
-    clipped as the dense matrices that they are. For larger ones the ball is that of the symbol on a grid of some six
-    frequencies per tap and axis, whose level is matched to the exact norm; what this may cost is known from the dual
-    problem, in which windowed waves stand for vectors of the layer: see ``ClippedLayer.gap``, some per cent for
-    images of ten pixels and per mille for larger ones.
+    convolutions, a convex problem. It is solved by ADMM. Small layers (up to 300 rows and columns, or many small
+    groups) are clipped as the dense matrices that they are. For larger ones the ball is that of the symbol on a grid
+    of some six frequencies per tap and axis, whose level is matched to the exact norm; what this may cost is known
+    from the dual problem, in which windowed waves stand for vectors of the layer: see ``ClippedLayer.gap``, some per
+    cent for images of ten pixels and per mille for larger ones.
 
     Parameters
     ----------
@@ -118,11 +118,9 @@ def clip(
     maximum, minimum = _checked_interval(maximum, minimum)
     rtol, maxiter = checked_tolerance("rtol", rtol), as_integer("maxiter", maxiter, minimum=1)
     start = conv.kernel.astype(np.float64)
-    norm = _enclosed(conv, start)
-    kernel, least, iterations = start, 0.0, 0
-    if norm.upper > maximum:
-        with serial_blas():
-            kernel, least, iterations = _projected(conv, start, norm, maximum, rtol, maxiter)
+    first = _enclosed(conv, start)
+    with serial_blas():
+        kernel, least, iterations = _projected(conv, start, first, maximum, rtol, maxiter)
     if minimum is not None:
         kernel = raised(
             conv,
@@ -131,9 +129,10 @@ def clip(
             lambda x: _projected(conv, x, _enclosed(conv, x), maximum, rtol, maxiter)[0],
         )
     safe, norm = _made_safe(conv, kernel, maximum)
-    rescaled, rescaled_norm = _made_safe(conv, start, maximum)
-    if minimum is None and np.linalg.norm(rescaled.kernel - start) < np.linalg.norm(safe.kernel - start):
-        safe, norm = rescaled, rescaled_norm
+    if minimum is None and first.upper > maximum:
+        rescaled = start * (maximum / first.upper)
+        if np.linalg.norm(rescaled - start) < np.linalg.norm(safe.kernel - start):
+            safe, norm = _made_safe(conv, rescaled, maximum)
     return ClippedLayer(
         operator=safe,
         norm=norm,
@@ -169,7 +168,7 @@ def _projected(
     if norm.upper <= maximum:
         return start, 0.0, 0
     groups = conv.geometry.groups
-    if math.prod(conv.shape) // groups**2 <= _MOST_ENTRIES and groups <= _MOST_GROUPS:
+    if math.prod(conv.shape) * min(conv.shape) / groups**2 <= _MOST_FLOPS:
         parts = [_dense_part(part, maximum, rtol, maxiter) for part in conv.with_kernel(start).split_groups()]
         axis = -2 if conv.geometry.transposed else -1
         kernel = np.concatenate([kernel for kernel, _, _ in parts], axis=axis)
