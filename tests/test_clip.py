@@ -83,6 +83,17 @@ class TestGeometries:
         for maximum in (0.1, 1.0, 3.3):
             check_clipped(conv, maximum, orthogonal.clip(conv, maximum, maxiter=100))
 
+    @pytest.mark.parametrize("scale", [1e-305, 1e-200, 1e200, 1e300])
+    def test_scales_near_the_ends_of_the_range(self, scale: float) -> None:
+        conv = gaussian((3, 3, 3, 3), (6, 6))
+        maximum = 0.1 * scale * dense_norm(conv)
+        found = orthogonal.clip(conv.with_kernel(conv.kernel * scale), maximum, maxiter=50)
+        one = orthogonal.clip(conv, 0.1 * dense_norm(conv), maxiter=50)
+        assert found.norm.upper <= maximum
+        assert found.distance == pytest.approx(one.distance * scale, rel=1e-6)
+        assert orthogonal.clip(conv, 1e-300, maxiter=5).norm.upper <= 1e-300
+        assert orthogonal.clip(conv, 1e300).distance == 0.0
+
     def test_a_layer_that_is_small_enough_is_left_alone(self) -> None:
         conv = gaussian((3, 3, 2, 2), (6, 6))
         found = orthogonal.clip(conv, 1.01 * dense_norm(conv))

@@ -117,28 +117,32 @@ def clip(
     check_operator(conv)
     maximum, minimum = _checked_interval(maximum, minimum)
     rtol, maxiter = checked_tolerance("rtol", rtol), as_integer("maxiter", maxiter, minimum=1)
-    start = conv.kernel.astype(np.float64)
+    # A power of two brings the weights to order one, and changes no digit.
+    exponent = int(np.frexp(np.abs(conv.kernel).max())[1])
+    start = np.ldexp(conv.kernel.astype(np.float64), -exponent)
+    limit = math.ldexp(maximum, -exponent) if maximum < math.ldexp(1.0, min(exponent + 900, 1023)) else math.inf
     first = _enclosed(conv, start)
     with serial_blas():
-        kernel, least, iterations = _projected(conv, start, first, maximum, rtol, maxiter)
+        kernel, least, iterations = _projected(conv, start, first, limit, rtol, maxiter)
     if minimum is not None:
         kernel = raised(
             conv,
             kernel,
-            minimum,
-            lambda x: _projected(conv, x, _enclosed(conv, x), maximum, rtol, maxiter)[0],
+            math.ldexp(minimum, -exponent),
+            lambda x: _projected(conv, x, _enclosed(conv, x), limit, rtol, maxiter)[0],
         )
-    safe, norm = _made_safe(conv, kernel, maximum)
-    if minimum is None and first.upper > maximum:
-        rescaled = start * (maximum / first.upper)
-        if np.linalg.norm(rescaled - start) < np.linalg.norm(safe.kernel - start):
-            safe, norm = _made_safe(conv, rescaled, maximum)
+    if minimum is None and first.upper > limit:
+        rescaled = start * (limit / first.upper)
+        if np.linalg.norm(rescaled - start) < np.linalg.norm(kernel - start):
+            kernel = rescaled
+    safe, norm = _made_safe(conv, np.ldexp(kernel, exponent), maximum)
+    change = np.ldexp(safe.kernel.astype(np.float64), -exponent) - start
     return ClippedLayer(
         operator=safe,
         norm=norm,
         smallest=None if minimum is None else smallest_singular_value(_wide(safe)),
-        distance=float(np.linalg.norm(safe.kernel - start)),
-        least_distance=least,
+        distance=math.ldexp(float(np.linalg.norm(change)), exponent),
+        least_distance=math.ldexp(least, exponent),
         iterations=iterations,
     )
 
