@@ -49,9 +49,13 @@ class Graph:
         Values that come from outside, and that are the result.
     shapes : mapping of str to tuple
         Shape of each value as far as it is known, channels first, without the batch axis; None for an unknown size.
+    fronts : mapping of str to int
+        Size of the first axis, which `shapes` leaves out, of the values of which the file states it: of the batch, or
+        of what the network makes the first axis.
     """
 
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    fronts: Mapping[str, int] = field(default_factory=dict)

@@ -47,12 +47,14 @@ class Net:
     shape: tuple[int, ...]  # (channels, *spatial) of the value written last
     layers: list[ConvLayer] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     matrices: dict[str, Array] = field(default_factory=dict)
     biases: dict[str, Array] = field(default_factory=dict)
     value: str = "x"
 
     def then(self, op: str, *reads: str, weights: tuple[str, ...] = (), **attributes: Any) -> str:
         name = f"v{len(self.nodes)}"
+        self.shapes[name] = self.shape
         self.nodes.append(
             Node(
                 name=name,
@@ -75,7 +77,14 @@ class Net:
             ConvLayer(name=name, operator=conv, assumed=(), kernel_shape=conv.kernel.shape, layout="HWIO")
         )
         self.shape = (conv.out_channels, *conv.output_shape)
-        return self.then(op, weights=(name,) if bias is None else (name, f"bias of {name}"))
+        geometry = conv.geometry
+        attributes: dict[str, Any] = {
+            "strides": geometry.stride,
+            "dilations": geometry.dilation,
+            "pads": (*(before for before, _ in geometry.padding), *(after for _, after in geometry.padding)),
+        }
+        weights = (name,) if bias is None else (name, f"bias of {name}")
+        return self.then(op, weights=weights, **attributes if op == "Conv" else {})
 
     def head(self, matrix: Array, *, bias: Array | None = None) -> None:
         """Logits: `matrix` times the flattened value."""
@@ -83,7 +92,7 @@ class Net:
         self.conv(ConvOperator(matrix.T[None, None], (1, 1), padding=0), "Gemm", bias=bias)
 
     def lipschitz(self) -> NetworkLipschitz:
-        graph = Graph(nodes=tuple(self.nodes), inputs=("x",), outputs=(self.value,))
+        graph = Graph(nodes=tuple(self.nodes), inputs=("x",), outputs=(self.value,), shapes=self.shapes)
         return network_lipschitz(SimpleNamespace(graph=graph, layers=tuple(self.layers), constants={}))
 
     def forward(self, x: Array) -> tuple[Array, Pull]:
@@ -142,14 +151,14 @@ ACTIVATIONS = ("Relu", "MaxMin", "GroupSort")
 
 
 def random_net(rng: np.random.Generator, blocks: list[str], activations: list[str], classes: int) -> Net:
-    net = Net(shape=(2, 4, 4))
+    net = Net(shape=(2, 4, 4), shapes={"x": (2, 4, 4)})
     for block, activation in zip(blocks, itertools.cycle(activations), strict=False):
         channels, *size = net.shape
         even = size[0] % 2 == 0 and channels <= 8
         if block in ("down", "down operator") and even:
             if block == "down":
-                net.then("SpaceToDepth", blocksize=2)
                 net.shape = (4 * channels, size[0] // 2, size[1] // 2)
+                net.then("SpaceToDepth", blocksize=2)
             else:
                 net.conv(downsampling_operator(channels, size, 2))
             continue
@@ -249,7 +258,7 @@ def test_the_same_attack_succeeds_where_the_certificate_ends() -> None:
 
 def isometry(rng: np.random.Generator, activation: str | None) -> Net:
     """Layers that keep lengths, then the logits ``(w x, -w x)``, for which ``||w_1 - w_2|| = sqrt(2) ||W||``."""
-    net = Net(shape=(2, 4, 4))
+    net = Net(shape=(2, 4, 4), shapes={"x": (2, 4, 4)})
     for size in (4, 2):
         channels = net.shape[0]
         kernel = orthogonal.sample_bcop(2, channels, channels, rng=rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -62,10 +63,17 @@ def net(
     layers: tuple[ConvLayer, ...] = (),
     constants: Mapping[str, Any] | None = None,
     shapes: Mapping[str, Any] | None = None,
+    fronts: Mapping[str, int] | None = None,
     inputs: str = "x",
     outputs: str = "y",
 ) -> Net:
-    graph = Graph(nodes=nodes, inputs=tuple(inputs.split()), outputs=tuple(outputs.split()), shapes=shapes or {})
+    graph = Graph(
+        nodes=nodes,
+        inputs=tuple(inputs.split()),
+        outputs=tuple(outputs.split()),
+        shapes=shapes or {},
+        fronts=fronts or {},
+    )
     return Net(graph=graph, layers=layers, constants={k: np.asarray(v) for k, v in (constants or {}).items()})
 
 
@@ -99,6 +107,12 @@ FORWARD: dict[str, Callable[..., Array]] = {
 
 def forward(model: Net, x: Array) -> Array:
     assert model.graph is not None
+    values = computed(model, x)
+    return np.concatenate([values[name].ravel() for name in model.graph.outputs])
+
+
+def computed(model: Net, x: Array) -> dict[str, Array]:
+    assert model.graph is not None
     values: dict[str, Array] = {"x": x, **model.constants}
     layers = {item.name: item.operator for item in model.layers}
     for step in model.graph.nodes:
@@ -114,7 +128,14 @@ def forward(model: Net, x: Array) -> Array:
         else:
             result = FORWARD[step.op](*read, *(values[name] for name in step.weights))
         values[step.outputs[0]] = result
-    return np.concatenate([values[name].ravel() for name in model.graph.outputs])
+    return values
+
+
+def with_shapes(model: Net, x: Array) -> Net:
+    """The same with the sizes that a file states."""
+    assert model.graph is not None
+    shapes = {name: value.shape for name, value in computed(model, x).items()}
+    return dataclasses.replace(model, graph=dataclasses.replace(model.graph, shapes=shapes))
 
 
 def max_pool(x: Array, k: int, s: int) -> Array:
@@ -144,7 +165,7 @@ def random_net(rng: np.random.Generator, kinds: list[str]) -> Net:
     def conv(read: str, out: int) -> str:
         name = f"w{len(layers)}"
         layers.append(layer(name, ConvOperator(rng.standard_normal((3, 3, channels, out)), (size, size))))
-        nodes.append(node("Conv", read, f"c{len(nodes)}", name))
+        nodes.append(node("Conv", read, f"c{len(nodes)}", name, pads=(1, 1, 1, 1)))
         return nodes[-1].outputs[0]
 
     def then(op: str, read: str, **attributes: Any) -> str:
@@ -169,7 +190,7 @@ def random_net(rng: np.random.Generator, kinds: list[str]) -> Net:
     matrix = rng.standard_normal((1, 1, channels * size**2, 3))
     layers.append(layer("w", ConvOperator(matrix, (1, 1), padding=0)))
     nodes += [node("Gemm", value, "logits", "w"), node("Softmax", "logits", "y")]
-    return net(*nodes, layers=tuple(layers))
+    return with_shapes(net(*nodes, layers=tuple(layers)), np.zeros((2, 4, 4)))
 
 
 BLOCKS = st.lists(st.sampled_from(["plain", "residual", "concat", "max", "pool"]), min_size=1, max_size=4)
@@ -295,6 +316,12 @@ class TestBounds:
         assert found.kind == "estimate"
         assert "input_size that the file does not state" in found.links[0].theorem
         assert network_lipschitz(model, bounds={"w": bounds.supremum(conv)}).kind == "upper"
+
+    def test_what_is_no_model(self) -> None:
+        conv = ConvOperator(np.eye(2)[None, None], (3, 3))
+        for mistake, kind in ((conv, "ConvOperator"), ((item for item in [conv]), "generator"), (5, "int")):
+            with pytest.raises(ValueError, match=rf"must be a Model or a sequence of ConvOperator; got {kind}"):
+                network_lipschitz(mistake)  # type: ignore[arg-type]
 
     def test_mistakes(self) -> None:
         conv = ConvOperator(np.eye(2)[None, None], (3, 3))
@@ -547,6 +574,35 @@ class TestPools:
         )
         assert max(norms) <= found <= max(norms) * (1 + 2e-4)
 
+    @pytest.mark.parametrize("mode", ["nearest", "linear"])
+    @pytest.mark.parametrize("coordinates", ["asymmetric", "half_pixel", "align_corners"])
+    def test_a_factor_that_leaves_the_size_moves_the_places(self, mode: str, coordinates: str) -> None:
+        places = np.arange(3)
+        source = {
+            "asymmetric": places / 1.3,
+            "half_pixel": (places + 0.5) / 1.3 - 0.5,
+            "align_corners": places * 2 / (3 * 1.3 - 1),
+        }[coordinates]
+        linear = np.maximum(1 - np.abs(np.clip(source, 0, 2)[:, None] - places), 0)
+        matrix = linear if mode == "linear" else np.eye(3)[np.floor(np.clip(source, 0, 2)).astype(int)]
+        attributes = {"mode": mode, "coordinate_transformation_mode": coordinates, "nearest_mode": "floor"}
+        found = constant("Resize", scales=(1.0, 1.0, 1.3), shapes={"x": (1, 3), "y": (1, 3)}, **attributes)
+        assert 1.0 < np.linalg.norm(matrix, 2) <= found <= math.sqrt(3) * (1 + 1e-9)
+
+    @pytest.mark.parametrize(
+        ("attributes", "reason"),
+        [
+            ({"coordinate_transformation_mode": "tf_crop_and_resize"}, "'tf_crop_and_resize'"),
+            ({"scales": (2.0, 1.0, 1.0)}, "the number of samples or of channels"),
+            ({"scales": (1.0, 1.3, 1.0)}, "the number of samples or of channels"),
+            ({"sizes": (2, 3, 4)}, "the number of samples or of channels"),
+            ({"sizes": (3, 4), "axes": (1, 2)}, "the number of samples or of channels"),
+        ],
+    )
+    def test_changes_of_resolution_that_are_refused(self, attributes: dict[str, Any], reason: str) -> None:
+        with pytest.raises(NotApplicableError, match=reason):
+            constant("Resize", shapes={"x": (3, 4), "y": (3, 4)}, **attributes)
+
     def test_nearest_neighbours(self) -> None:
         assert_allclose(constant("Resize", scales=(1.0, 1.0, 2.0, 3.0)), math.sqrt(6), rtol=LINK)
         assert_allclose(constant("Upsample", scales=(1.0, 1.0, 2.0)), math.sqrt(2), rtol=LINK)
@@ -699,6 +755,80 @@ class TestSharedKernels:
         with pytest.raises(NotApplicableError, match="shared kernel w to an input whose size is not known"):
             network_lipschitz(model)
 
+    def test_another_node_that_no_output_needs_does_not_lend_its_stride(self) -> None:
+        kernel = RNG.uniform(0.5, 1.0, (3, 3, 1, 1))
+        listed, applied = ConvOperator(kernel, (6, 6), stride=3, padding=0), ConvOperator(kernel, (6, 6), padding=1)
+        for dead in (node("Conv", "x", "a", "w", strides=(3, 3)), node("Conv", "", "a", "p w", strides=(3, 3))):
+            model = net(
+                dead,
+                node("Conv", "x", "y", "w", pads=(1, 1, 1, 1)),
+                layers=(layer("w", listed),),
+                shapes={"x": (1, 6, 6)},
+            )
+            assert_allclose(network_lipschitz(model).value, np.linalg.norm(applied.to_dense(), 2), rtol=2e-3)
+            hidden = dataclasses.replace(model, graph=dataclasses.replace(model.graph, shapes={}))
+            with pytest.raises(NotApplicableError, match="shared kernel w to an input whose size is not known"):
+                network_lipschitz(hidden)
+
+    @pytest.mark.parametrize(("channels", "groups"), [((1, 1), 1), ((2, 4), 1), ((4, 6), 2)])
+    @pytest.mark.parametrize("first", ["Conv", "ConvTranspose"])
+    def test_a_tied_autoencoder(self, first: str, channels: tuple[int, int], groups: int) -> None:
+        read, written = channels
+        kernel = RNG.uniform(0.5, 1.0, (3, 3, read // groups, written))  # of the convolution
+        conv = ConvOperator(kernel, (5, 5), padding=0, groups=groups)
+        back = ConvOperator(kernel.swapaxes(-1, -2), (3, 3), padding=0, groups=groups, transposed=True)
+        code = np.zeros((written, 3, 3))
+        truth = np.linalg.norm(conv.to_dense(), 2) * np.linalg.norm(back.to_dense(), 2)
+        model = net(
+            node("Conv", "x", "a", "w", group=groups),
+            node("ConvTranspose", "a", "y", "w", group=groups),
+            layers=(layer("w", conv if first == "Conv" else back),),
+            shapes={"x": (read, 5, 5), "a": code.shape},
+        )
+        assert_allclose(network_lipschitz(model).value, truth, rtol=3e-3)
+
+    @pytest.mark.parametrize("ndim", [1, 3])
+    def test_any_number_of_axes(self, ndim: int) -> None:
+        conv = ConvOperator(np.ones((3,) * ndim + (1, 1)), (5,) * ndim, layout="DHWIO"[3 - ndim :], padding=1)
+        pads = (1,) * (2 * ndim)
+        model = net(
+            node("Conv", "x", "a", "w", pads=pads),
+            node("Conv", "a", "y", "w", pads=pads, strides=(2,) * ndim),
+            layers=(layer("w", conv),),
+            shapes=dict.fromkeys("xa", (1, *(5,) * ndim)),
+        )
+        first, second = network_lipschitz(model).links
+        assert_allclose(first.constant, np.linalg.norm(conv.to_dense(), 2), rtol=2e-3)
+        assert "applied in another way" in second.theorem
+        assert second.constant < first.constant
+
+    def test_a_size_that_is_assumed_does_not_lend_the_bound_of_another_stride(self) -> None:
+        conv = ConvOperator(np.ones((3, 3, 1, 1)), (8, 8), stride=2, padding=1)
+        pads = {"pads": (1, 1, 1, 1)}
+        model = net(
+            node("Conv", "x", "a", "w", strides=(2, 2), **pads),
+            node("Conv", "x", "b", "w", **pads),
+            node("Concat", "a b", "y"),
+            layers=(layer("w", conv, assumed=("input_size",)),),
+        )
+        found = network_lipschitz(model, bounds={"w": bounds.supremum(conv)})
+        assert (found.kind, [link.kind for link in found.links][:2]) == ("estimate", ["upper", "estimate"])
+
+    def test_the_kernel_of_a_convolution_is_no_matrix(self) -> None:
+        shared = layer("w", ConvOperator(np.ones((3, 3, 1, 1)), (1, 3), padding=1))
+        one = layer("w", ConvOperator(np.ones((1, 1, 3, 3)), (1, 1)))
+        for known, shapes in ((shared, {}), (one, {"w": (3, 1, 1)})):
+            model = net(node("MatMul", "x", "y", "w"), layers=(known,), shapes=shapes)
+            with pytest.raises(NotApplicableError, match="its matrix w is none of the model's layers"):
+                network_lipschitz(model)
+
+    def test_a_kernel_that_a_file_reads_in_two_ways(self, tmp_path: Path) -> None:
+        kernel = np.random.default_rng(2).uniform(0.5, 1.0, (2, 2, 3, 1))
+        turned = ("Transpose", ["w"], ["t"], {"perm": [1, 0, 2, 3]})
+        both = [turned, ("Conv", ["x", "t"], ["a"], {}), ("Conv", ["a", "w"], ["y"], {})]
+        with pytest.raises(NotApplicableError, match="its kernel that it applies is none of the model's layers"):
+            network_lipschitz(onnx_model(tmp_path, both, {"w": kernel}, (1, 2, 7, 5))[0])
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
@@ -774,9 +904,8 @@ class TestRefusals:
 
 def test_the_chain_of_evidence_as_text_and_as_data() -> None:
     conv = ConvOperator(2 * np.eye(2)[None, None], (3, 3))
-    model = net(
-        node("Conv", "x", "f", "w"), node("Relu", "f", "r"), node("Add", "x r", "y"), layers=(layer("w", conv),)
-    )
+    nodes = (node("Conv", "x", "f", "w"), node("Relu", "f", "r"), node("Add", "x r", "y"))
+    model = with_shapes(net(*nodes, layers=(layer("w", conv),)), np.zeros((2, 3, 3)))
     found = network_lipschitz(model)
     lines = found.to_text().splitlines()
     assert lines[0] == "Lipschitz constant <= 3 (upper)"
@@ -794,7 +923,241 @@ def test_the_chain_of_evidence_as_text_and_as_data() -> None:
     assert json.loads(json.dumps(endless.document(), allow_nan=False))["value"] is None
 
 
+class TestFirstAxis:
+    """Samples lie along the first axis until a network puts something else there."""
+
+    @pytest.mark.parametrize(
+        ("nodes", "shapes", "constants", "truth"),
+        [
+            # (1, 1, 3, 2) turned to (3, 1, 1, 2): the sum has (3, 1, 3, 2) entries.
+            (
+                [node("Transpose", "x", "t", perm=(2, 1, 0, 3)), node("Add", "x t", "y")],
+                {"x": (1, 3, 2), "t": (1, 1, 2), "y": (1, 3, 2)},
+                {},
+                2 * math.sqrt(3),
+            ),
+            # The largest of a row and a column of 9.
+            (
+                [
+                    node("Reshape", "x", "r", shape=(1, 9)),
+                    node("Reshape", "x", "c", shape=(9, 1)),
+                    node("Max", "r c", "y"),
+                ],
+                {"x": (1, 3, 3), "r": (9,), "c": (1,), "y": (9,)},
+                {},
+                math.sqrt(18),
+            ),
+            # Four rows, of which the first is added to each of them.
+            (
+                [
+                    node("Reshape", "x", "r", shape=(4, 1)),
+                    node("Slice", "r", "s", axes=(0,)),
+                    Node(
+                        name="g",
+                        op="Gemm",
+                        inputs=("r", "s"),
+                        outputs=("y",),
+                        weights=("w",),
+                        operands=("r", "w", "s"),
+                    ),
+                ],
+                {"x": (2, 2), "r": (1,), "s": (1,), "y": (1,)},
+                {"w": [[0.0]]},
+                2.0,
+            ),
+            # A constant of nine samples makes nine copies, whether its numbers are known or not.
+            ([node("Add", "x", "y", "c")], {"x": (4,), "y": (4,)}, {"c": np.ones((9, 1))}, 3.0),
+            ([node("Add", "x", "y", "k")], {"x": (4,), "y": (4,), "k": (1,)}, {}, 3.0),
+            ([node("Add", "x", "y", "k")], {"x": (1, 1), "y": (5, 5), "k": (5, 5)}, {}, 15.0),
+            # The axis in front of the sample.
+            ([node("Expand", "x", "y", shape=(9, 1, 4))], {"x": (4,), "y": (1, 4)}, {}, 3.0),
+        ],
+    )
+    def test_repetitions_along_it_count(self, nodes: Any, shapes: Any, constants: Any, truth: float) -> None:
+        fronts = {"s": 1, "k": 9}
+        found = network_lipschitz(net(*nodes, shapes=shapes, constants=constants, fronts=fronts))
+        assert (found.kind, found.value) == ("upper", pytest.approx(truth, rel=LINK))
+
+    def test_without_the_sizes_there_is_no_proof(self) -> None:
+        model = net(
+            node("Transpose", "x", "t", perm=(2, 1, 0)),
+            node("Add", "x t", "y"),
+            shapes={"x": (None, None), "t": (None, None), "y": (None, None)},
+        )
+        with pytest.raises(NotApplicableError, match="how often 'x' is repeated depends on a size that is not known"):
+            network_lipschitz(model)
+
+    @pytest.mark.parametrize(
+        "between",
+        [
+            node("Transpose", "x", "t", perm=(0, 3, 1, 2)),
+            node("Reshape", "x", "t", shape=(0, -1)),
+            node("Flatten", "x", "t"),
+            node("Unsqueeze", "x", "t", axes=(1,)),
+            node("Squeeze", "x", "t", axes=(1,)),
+            node("Slice", "x", "t", axes=(1,)),
+            node("Pad", "x", "t", pads=(0, 1, 0, 0, 0, 1, 0, 0)),
+            node("ReduceMax", "x", "t", axes=(2, 3)),
+            node("Tile", "x", "t", repeats=(1, 2)),
+            node("Gather", "x", "t", "i", axis=1),
+            node("Concat", "x x", "t", axis=1),
+            node("Conv", "x", "t", "w"),
+            node("MatMul", "x", "t", "m"),
+        ],
+    )
+    def test_what_leaves_the_samples_where_they_are(self, between: Node) -> None:
+        conv = layer("w", ConvOperator(np.ones((1, 1, 1, 1)), (2, 2), padding=0))
+        model = net(
+            between,
+            node("Add", "t", "y", "c"),
+            shapes={"x": (None, None, None), "t": (2, None), "y": (2, None)},
+            constants={"c": np.ones((1, 2, 1)), "i": [0], "m": np.eye(2)},
+            layers=(conv,),
+        )
+        assert network_lipschitz(model).links[-1].constant == 1.0
+        wide = dataclasses.replace(model, constants={**model.constants, "c": np.ones((4, 2, 1))})
+        assert network_lipschitz(wide).links[-1].constant == 2.0
+
+    @pytest.mark.parametrize(
+        "between",
+        [
+            node("Transpose", "x", "t"),
+            node("Reshape", "x", "t", shape=(-1, 4)),
+            node("Reshape", "x", "t", shape=(0, -1), allowzero=1),
+            node("Flatten", "x", "t", axis=2),
+            node("Squeeze", "x", "t"),
+            node("Unsqueeze", "x", "t", axes=(0,)),
+            node("Unsqueeze", "x", "t", axes=(-3,)),
+            node("Slice", "x", "t", axes=(-4,)),
+            node("Pad", "x", "t", pads=(1, 0, 0, 0, 0, 0, 0, 0)),
+            node("ReduceMax", "x", "t"),
+            node("Tile", "x", "t", repeats=(2, 1)),
+            node("Gather", "x", "t", "i"),
+            node("Split", "x", "t"),
+            node("Concat", "x x", "t", axis=-4),
+            node("Gemm", "x", "t", "m", transA=1),
+        ],
+    )
+    def test_what_puts_something_else_there(self, between: Node) -> None:
+        model = net(
+            between,
+            node("Add", "t", "y", "c"),
+            shapes={"x": (None, None, None), "t": (2, None), "y": (2, None)},
+            constants={"c": np.ones((1, 2, 1)), "i": [0], "m": np.eye(2)},
+        )
+        found = network_lipschitz(dataclasses.replace(model, constants={**model.constants, "c": np.ones((4, 2, 1))}))
+        assert found.links[-1].constant == 2.0  # as many copies as there can be
+        one = network_lipschitz(dataclasses.replace(model, constants={**model.constants, "c": np.ones((1, 2, 1))}))
+        assert (one.links[-1].constant, one.kind) == (1.0, "upper")
+
+
+class TestUnknownSizes:
+    def test_two_unknown_sizes_need_not_be_equal(self) -> None:
+        shapes = {"x": (1, None), "s": (1, None), "y": (1, None)}
+        found = network_lipschitz(net(node("Slice", "x", "s", axes=(2,)), node("Add", "x s", "y"), shapes=shapes))
+        assert [link.kind for link in found.links] == ["exact", "estimate"]
+        assert "Where the graph does not state the sizes, operands are taken to have one size." in found.notes
+        assert found.kind == "estimate"
+        # One that meets itself, or a single number, has no choice.
+        assert network_lipschitz(net(node("Add", "x x", "y"), shapes=shapes)).kind == "upper"
+        number = net(node("Add", "x", "y", "c"), shapes=shapes, constants={"c": [[[2.0]]]})
+        assert network_lipschitz(number).kind == "upper"
+
+    def test_no_sizes_at_all(self) -> None:
+        for op in ("Add", "Mul"):
+            link = only(op, "c", constants={"c": np.ones((1, 7))})
+            assert (link.constant, link.kind) == (1.0, "estimate")
+            assert only(op, "c", constants={"c": [1.0]}).kind == "exact"
+
+    def test_an_output_that_is_named_twice(self) -> None:
+        found = network_lipschitz(net(node("Relu", "x", "y"), outputs="y y"))
+        assert_allclose(found.value, math.sqrt(2), rtol=LINK)
+
+    def test_an_axis_that_is_named_twice(self) -> None:
+        shapes = {"x": (3, 4), "y": (3, 1)}
+        assert_allclose(constant("ReduceMean", shapes=shapes, axes=(2, -1)), 0.5, rtol=LINK)
+
+
+class TestCasts:
+    @pytest.mark.parametrize(
+        ("value", "to", "truth"),
+        [(0.5, 9, 1.0), (0.0, 9, 0.0), (-2.7, 6, 2.0), (200.9, 2, 200.0), (2051.0, 10, 2052.0), (0.1, 1, 0.1)],
+    )
+    def test_constants_are_what_the_type_holds(self, value: float, to: int, truth: float) -> None:
+        nodes = (node("Cast", "", "a", "c", to=to), node("Cast", "a", "b", to=11), node("Mul", "x b", "y"))
+        shapes = {"x": (3,), "y": (3,)}
+        found = network_lipschitz(net(*nodes, shapes=shapes, constants={"c": np.array([value])}))
+        assert_allclose(found.value, truth, rtol=1e-7)
+
+    @pytest.mark.parametrize(
+        ("value", "to"), [(-1.0, 2), (256.0, 2), (3e9, 6), (2.0**63, 7), (np.nan, 7), (70000.0, 10), (0.5, 17)]
+    )
+    def test_what_runtimes_do_in_ways_of_their_own_is_unknown(self, value: float, to: int) -> None:
+        nodes = (node("Cast", "", "a", "c", to=to), node("Cast", "a", "b", to=11), node("Mul", "x b", "y"))
+        with pytest.raises(NotApplicableError, match="the factor is not known"):
+            network_lipschitz(net(*nodes, constants={"c": np.array([value])}))
+
+    def test_whole_numbers_divide_without_a_rest(self) -> None:
+        nodes = (
+            node("Cast", "", "a", "c", to=7),
+            node("Div", "a", "b", "d"),
+            node("Cast", "b", "e", to=11),
+            node("Div", "x e", "y"),
+        )
+        with pytest.raises(NotApplicableError, match="the divisor is not known"):
+            network_lipschitz(net(*nodes, constants={"c": [5.0], "d": np.array([2])}))
+
+
+def onnx_model(folder: Path, nodes: Any, weights: Mapping[str, Array], size: Any) -> tuple[Any, Any]:
+    """The model of a file from x to y with weights in double precision, and a function that runs it."""
+    pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    graph = helper.make_graph(
+        [helper.make_node(op, reads, writes, **attributes) for op, reads, writes, attributes in nodes],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, size)],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    document = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    path = folder / "m.onnx"
+    path.write_bytes(document.SerializeToString())
+    run = ReferenceEvaluator(document)
+    return read_model(path), lambda x: run.run(None, {"x": x})[0]
+
+
 class TestFiles:
+    @pytest.mark.parametrize("batch", [1, "N"])
+    @pytest.mark.parametrize(
+        "nodes",
+        [
+            [("Transpose", ["a"], ["t"], {"perm": [2, 1, 0, 3]}), ("Add", ["a", "t"], ["y"], {})],
+            [("GlobalAveragePool", ["a"], ["t"], {}), ("Add", ["t", "large"], ["y"], {})],
+            [("Expand", ["one", "nine"], ["t"], {}), ("Add", ["a", "t"], ["y"], {})],
+            [("Conv", ["x", "w"], ["t"], {"strides": [3, 3]}), ("Conv", ["x", "w"], ["y"], {"pads": [1] * 4})],
+            [("Conv", ["x", "w"], ["t"], {}), ("ConvTranspose", ["t", "w"], ["y"], {})],
+        ],
+    )
+    def test_no_jacobian_of_a_file_exceeds_the_bound(self, tmp_path: Path, batch: Any, nodes: Any) -> None:
+        rng = np.random.default_rng(4)
+        weights = {
+            "k": rng.standard_normal((1, 1, 1, 1)),
+            "w": rng.uniform(0.5, 1.0, (1, 1, 3, 3)),
+            "large": np.ones((9, 1, 150, 150)),  # more entries than a model keeps
+            "one": np.ones((1, 1, 1, 1)),
+            "nine": np.array([9, 1, 1, 1]),
+        }
+        model, run = onnx_model(tmp_path, [("Conv", ["x", "k"], ["a"], {}), *nodes], weights, [batch, 1, 4, 3])
+        found = network_lipschitz(model)
+        x, zero = rng.standard_normal((1, 1, 4, 3)), np.zeros((1, 1, 4, 3))
+        columns = [(run(x + e.reshape(x.shape)) - run(x)).ravel() for e in np.eye(12)]  # it is affine
+        truth = np.linalg.norm(np.array(columns), 2)
+        assert found.kind == "upper"
+        assert truth * (1 - 1e-9) <= found.value <= truth * 1.5
+        assert np.linalg.norm(run(x) - run(zero)) <= found.value * np.linalg.norm(x)
+
     @needs_shared
     @pytest.mark.parametrize("file", ["mnist.onnx", "SqueezeNet_fp16.onnx", "fer2013_mini_XCEPTION.102-0.66.hdf5"])
     def test_trained_networks(self, file: str) -> None:
@@ -934,6 +1297,26 @@ class TestFiles:
         assert_allclose(links["pool"].constant, 1 / 4, rtol=LINK)  # of 4 x 4 pixels
         assert links["out/activation"].constant == 0.5
         assert {link.name: link.constant for link in folded.links}["bn"] == 1.0
+
+    @pytest.mark.usefixtures("quick")
+    def test_images_that_keras_resizes(self, tmp_path: Path) -> None:
+        from test_models_keras import layer as keras_layer
+        from test_models_keras import save, sequential, start
+
+        def resized(**settings: Any) -> float:
+            conv = keras_layer("Conv2D", "conv", filters=2, kernel_size=1)
+            config = sequential(start(4, 4, 3), conv, keras_layer("Resizing", "r", height=8, width=8, **settings))
+            model = read_model(save(tmp_path, config, {"conv": np.ones((1, 1, 3, 2))}))
+            return network_lipschitz(model).links[-1].constant
+
+        assert_allclose(resized(interpolation="nearest"), 2.0, rtol=LINK)
+        half = np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3)
+        plain = np.clip(np.arange(8) / 2, 0, 3)
+        norms = [np.linalg.norm(np.maximum(1 - np.abs(p[:, None] - np.arange(4)), 0), 2) for p in (half, plain)]
+        assert_allclose(resized(), max(norms) ** 2, rtol=1e-3)  # bilinear, in both readings that Keras had
+        for strange in ({"interpolation": "bicubic"}, {"crop_to_aspect_ratio": True}, {"antialias": True}):
+            with pytest.raises(NotApplicableError, match="'r'"):
+                resized(**strange)
 
     @pytest.mark.usefixtures("quick")
     def test_keras_layers_from_somewhere_else_are_refused(self, tmp_path: Path) -> None:

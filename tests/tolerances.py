@@ -19,3 +19,5 @@ LINK = 1e-9  # Lipschitz constants in closed form, relative: each is rounded upw
 RADIUS = 2e-15  # certified radii below the quotient in double precision, relative
 ENCLOSED = 2e-3  # what `network_lipschitz` may lose in the norm of one layer, relative
 JACOBIAN = 1e-5  # first derivatives against central differences, relative and of slopes near 1
+TORCH = {"float64": 1e-10, "float32": 1e-4}  # penalties in PyTorch against those in NumPy, relative
+TRACKED_NORM = 1e-3  # the norm of layers divided by their exact norm, against 1, after some training

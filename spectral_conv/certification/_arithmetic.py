@@ -134,8 +134,8 @@ def _reduced(call: Call) -> int | None:
     ndim = len(shape) + 1
     if not axes:
         axes = () if attributes.get("noop_with_empty_axes") else range(ndim)
-    # Of the first axis, the batch, `Graph.shapes` does not know the size.
-    sizes = [None if axis % ndim == 0 else shape[axis % ndim - 1] for axis in axes]
+    # The first axis may be a batch of any size.
+    sizes = [None if axis == 0 else shape[axis - 1] for axis in {axis % ndim for axis in axes}]
     return None if None in sizes else math.prod(entry or 1 for entry in sizes)
 
 

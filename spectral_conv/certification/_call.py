@@ -16,6 +16,8 @@ from spectral_conv.results import NotApplicableError
 
 Shape = tuple[int | None, ...]
 
+_ONE_SIZE = "Where the graph does not state the sizes, operands are taken to have one size."
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Operand:
@@ -30,13 +32,21 @@ class Operand:
     array : ndarray or None
         The numbers of a constant, where they are known.
     shape : tuple or None
-        As `Graph.shapes` has it.
+        Without the first axis, as `Graph.shapes` has it.
+    front : int or None
+        Size of the first axis, for one sample where the file leaves the batch open; None where it is not known.
     """
 
     name: str
     reach: float
     array: NDArray[Any] | None
     shape: Shape | None
+    front: int | None = None
+
+    @property
+    def full(self) -> Shape | None:
+        """Its shape with the first axis."""
+        return None if self.shape is None else (self.front, *self.shape)
 
     @property
     def varies(self) -> bool:
@@ -75,18 +85,21 @@ class Call:
     operands : tuple of Operand or None
         What it reads, None for what is left out.
     written : tuple or None
-        Shape of its first result.
+        Shape of its first result, without the first axis.
+    front : int or None
+        Size of the first axis of its first result, as in `Operand`.
     producers : mapping of str to Node
         The operation behind every value.
     norms : LayerNorms
         Norms of layers, and which node applies which.
     note : callable
-        Takes down what is taken for granted.
+        Takes down what is taken for granted, which makes the link an estimate.
     """
 
     node: Node
     operands: tuple[Operand | None, ...]
     written: Shape | None
+    front: int | None
     producers: Mapping[str, Node]
     norms: LayerNorms
     note: Callable[[str], None]
@@ -149,28 +162,34 @@ class Call:
         """Return how often each entry of an operand is repeated so that it fits the others."""
         operand = self.operands[i]
         assert operand is not None
-        own, written = operand.shape, self.written
-        if own is None or written is None:
-            others = (self.numbers(j) for j, other in enumerate(self.operands) if j != i and other is not None)
-            if any(array is None or array.size > 1 for array in others):
-                self.note("Where the graph does not state the sizes, operands are taken to have one size.")
+        others = [other for other in self.operands if other is not None and other.name != operand.name]
+        own, written = operand.full, None if self.written is None else (self.front, *self.written)
+        entries, result = size(own), size(written)
+        if entries and result:
+            return max(-(-result // entries), 1)
+        if all(size(other.full) == 1 for other in others):
             return 1
-        count = 1
-        if None not in own and None not in written:
-            count = -(-_size(written) // max(_size(own), 1))
-        elif len(own) == len(written):
-            for a, b in zip(own, written, strict=True):
-                if a != b and a in (None, 1):
-                    if b is None:
-                        self.refuse(f"how often {operand.name!r} is repeated depends on a size that is not known")
-                    count *= b
-        else:
+        if own is None or written is None:
+            self.note(_ONE_SIZE)
+            return 1
+        if len(own) != len(written):
             self.refuse(f"the sizes of {operand.name!r} are not known")
-        # A constant may repeat along the first axis, which `Graph.shapes` does not have.
-        for other in self.operands:
-            if other is not None and other.array is not None and not other.varies:
-                count *= math.prod(other.array.shape[: max(other.array.ndim - len(own), 0)])
+        count = 1
+        for axis, (a, b) in enumerate(zip(own, written, strict=True)):
+            if a == b is not None or (a or 1) > 1:
+                continue
+            if b is not None:
+                count *= b  # an unknown size is this one, or 1
+            elif a == 1:
+                self.refuse(f"how often {operand.name!r} is repeated depends on a size that is not known")
+            elif any(_along(other.full, axis - len(own)) != 1 for other in others):
+                self.note(_ONE_SIZE)
         return max(count, 1)
+
+
+def _along(shape: Shape | None, axis: int) -> int | None:
+    """Return the size along an axis that is counted from the last one, 1 in front of the first."""
+    return None if shape is None else shape[axis] if -axis <= len(shape) else 1
 
 
 def _size(shape: Shape) -> int:

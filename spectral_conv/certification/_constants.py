@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 _MOST = 2**20  # entries
-_FLOATS = (1, 10, 11, 16)  # ONNX's numbers of float32, float16, float64, bfloat16
+# Types under ONNX's numbers; bfloat16 and its like, which NumPy does not have, are not followed.
+_FLOATS: dict[Any, type[np.floating]] = {1: np.float32, 10: np.float16, 11: np.float64}
+_INTEGERS: dict[Any, type[np.integer]] = {
+    2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16, 6: np.int32, 7: np.int64, 12: np.uint32, 13: np.uint64,
+}  # fmt: skip
+_BOOL = 9
 _STATED = ("value_float", "value_floats", "value_int", "value_ints", "value")
 
 
@@ -39,8 +44,15 @@ def constant_value(op: str, attributes: Mapping[str, Any], operands: Sequence[Ar
 
 
 def _cast(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
-    array = inputs[0].astype(np.float64)
-    return array if attributes.get("to") in _FLOATS else np.trunc(array)
+    array, to = inputs[0], attributes["to"]
+    if to == _BOOL:
+        return array != 0
+    if to in _FLOATS:
+        return array.astype(_FLOATS[to])
+    limits, whole = np.iinfo(_INTEGERS[to]), np.trunc(array.astype(np.float64))
+    if not np.all((limits.min <= whole) & (whole < float(limits.max) + (limits.bits < 64))):
+        raise ValueError("beyond the range, runtimes differ")
+    return array.astype(_INTEGERS[to])
 
 
 def _reshape(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:

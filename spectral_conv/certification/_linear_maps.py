@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spectral_conv.certification._call import Call, Rule, Step
+from spectral_conv.certification._call import Call, Rule, Shape, Step
 from spectral_conv.certification._norms import Layer, Norm
 from spectral_conv.certification._rounding import product, root
 from spectral_conv.operator import ConvOperator
@@ -24,49 +24,60 @@ def _convolution(call: Call) -> Step:
 
 
 def _norm_here(call: Call, layer: Layer) -> Norm:
-    """Return the norm of a layer where this node applies it: a shared kernel may meet another size or stride."""
-    if call.norms.uses.get(layer.name, 0) < 2:
+    """Return the norm of a layer where this node applies it: a kernel may meet several sizes, strides, operators."""
+    kernel, geometry = layer.operator.kernel, layer.operator.geometry
+    ndim, transposed = geometry.ndim, call.node.op == "ConvTranspose"
+    if transposed != geometry.transposed:
+        kernel = kernel.swapaxes(-1, -2)  # ONNX stores both alike: what one reads, the other writes
+    alone = call.norms.uses.get(layer.name, 0) < 2 and transposed == geometry.transposed
+    groups = int(call.number("group", 1))
+    channels = kernel.shape[-2] * (1 if transposed else groups)
+    sizes = tuple(size for size in call.sizes(ndim) if size is not None)
+    stated = len(sizes) == ndim and call.first.shape is not None and call.first.shape[0] in (None, channels)
+    if not stated and alone:
         return call.norms.of_layer(layer)
-    geometry = layer.operator.geometry
-    ndim = len(geometry.kernel_size)
-    sizes = call.sizes(ndim)
-    if None in sizes:
-        if "input_size" in layer.assumed:
-            return call.norms.of_layer(layer)
+    if not stated and "input_size" not in layer.assumed:
         call.refuse(f"it applies the shared kernel {layer.name} to an input whose size is not known")
-    known = tuple(size for size in sizes if size is not None)
+    sizes = sizes if stated else geometry.input_shape
+    pads = _pads(call, sizes, geometry.kernel_size)
+    if pads is None and alone:
+        return call.norms.of_layer(layer)
+    if pads is None:
+        call.refuse(f"it applies the shared kernel {layer.name} with a padding that its output size states")
     try:
         conv = ConvOperator(
-            layer.operator.kernel,
-            known,
+            kernel,
+            sizes,
+            layout="DHWIO"[3 - ndim :],
             stride=call.integers("strides", ndim, 1),
-            padding=_pads(call, known, geometry.kernel_size),
+            padding=pads,
             padding_mode=geometry.padding_mode,
             dilation=call.integers("dilations", ndim, 1),
-            groups=int(call.number("group", 1)),
-            transposed=geometry.transposed,
+            groups=groups,
+            transposed=transposed,
             output_padding=call.integers("output_padding", ndim, 0),
         )
     except ValueError as error:
-        call.refuse(f"it applies the shared kernel {layer.name} in a way that cannot be analysed ({error})")
+        call.refuse(f"it applies the kernel {layer.name} in a way that cannot be analysed ({error})")
     if conv.geometry == geometry:
         return call.norms.of_layer(layer)
     norm = call.norms.of_operator(conv)
-    return Norm(value=norm.value, kind=norm.kind, theorem=f"{layer.name}, applied in another way: {norm.theorem}")
+    kind = norm.kind if stated else "estimate"
+    return Norm(value=norm.value, kind=kind, theorem=f"{layer.name}, applied in another way: {norm.theorem}")
 
 
-def _pads(call: Call, sizes: tuple[int, ...], kernel: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return the (before, after) pairs that the node states."""
+def _pads(call: Call, sizes: tuple[int, ...], kernel: tuple[int, ...]) -> list[tuple[int, int]] | None:
+    """Return the (before, after) pairs that the node states, None where it states the size of the output."""
     ndim, attributes = len(kernel), call.node.attributes
     auto = attributes.get("auto_pad") or "NOTSET"
     transposed = call.node.op == "ConvTranspose"
+    if transposed and (attributes.get("output_shape") or auto.startswith("SAME")):
+        return None
     if auto in ("NOTSET", "VALID"):
-        if transposed and attributes.get("output_shape"):
-            call.refuse("it applies a shared kernel, its padding being stated by an output shape")
         flat = call.integers("pads", 2 * ndim, 0) if auto == "NOTSET" else (0,) * (2 * ndim)
         return list(zip(flat[:ndim], flat[ndim:], strict=True))
-    if transposed or auto not in ("SAME_UPPER", "SAME_LOWER"):
-        call.refuse(f"it applies a shared kernel with the padding {auto!r}")
+    if auto not in ("SAME_UPPER", "SAME_LOWER"):
+        call.refuse(f"its padding is {auto!r}")
     strides, dilations = call.integers("strides", ndim, 1), call.integers("dilations", ndim, 1)
     return same_pads(auto, sizes, kernel, strides, dilations)
 
@@ -118,7 +129,7 @@ def _matrix_norm(call: Call, place: int) -> Norm:
     source = call.producers.get(name)
     if name not in layers and source is not None and source.op in _TURNS and len(source.weights) == 1:
         name = source.weights[0]  # turning a matrix leaves its norm
-    if name in layers:
+    if name in layers and _is_matrix(layers[name], operand.shape):
         return call.norms.of_layer(layers[name])
     matrix = call.numbers(place)
     if matrix is None:
@@ -127,6 +138,14 @@ def _matrix_norm(call: Call, place: int) -> Norm:
         call.refuse(f"its matrix {name} has the shape {list(matrix.shape)}")
     norm = call.norms.of_operator(ConvOperator(matrix[None, None], (1, 1), padding=0))
     return Norm(value=norm.value, kind=norm.kind, theorem=f"{name}: {norm.theorem}")
+
+
+def _is_matrix(layer: Layer, shape: Shape | None) -> bool:
+    """Say whether a layer stands for a matrix, not for a convolution whose kernel is read as one."""
+    geometry = layer.operator.geometry
+    one = set(geometry.kernel_size) == set(geometry.input_shape) == {1}
+    plain = not geometry.transposed and geometry.groups == 1 and set(geometry.output_shape) == {1}
+    return one and plain and (shape is None or len(shape) == 1)
 
 
 LINEAR_MAPS: dict[str, Rule] = {

@@ -90,16 +90,10 @@ def _pad(call: Call) -> Step:
 
 
 def _expand(call: Call) -> Step:
-    before, after = size(call.first.shape), size(call.written)
-    target = call.numbers(1)
-    wanted = call.node.attributes.get("shape") if target is None else target.astype(int).ravel().tolist()
-    if before is None or after is None or wanted is None or not before:
+    before, after = size(call.first.full), size(None if call.written is None else (call.front, *call.written))
+    if not before or not after:
         call.refuse("the sizes that it reads and writes are not known")
-    own = len(call.first.shape or ()) + 1
-    # Axes in front of its own, and the first one, which `Graph.shapes` does not have.
-    front = math.prod(max(entry, 1) for entry in wanted[: max(len(wanted) - own + 1, 0)])
-    behind = (call.written or ())[-(own - 1) :] if own > 1 else ()
-    return _repeated(call, front * math.prod(entry or 1 for entry in behind) // before, exact=front == 1)
+    return _repeated(call, -(-after // before))
 
 
 def _tile(call: Call) -> Step:

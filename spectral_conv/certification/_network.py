@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from spectral_conv.certification._arithmetic import ARITHMETIC
 from spectral_conv.certification._call import Call, Operand, Rule, Step
 from spectral_conv.certification._constants import constant_value
 from spectral_conv.certification._evidence import Link, NetworkLipschitz
+from spectral_conv.certification._first_axis import first_axis
 from spectral_conv.certification._linear_maps import LINEAR_MAPS
 from spectral_conv.certification._movements import MOVEMENTS
 from spectral_conv.certification._norms import Layer, LayerNorms, Stated
@@ -28,7 +30,7 @@ _SHAPES = ("Shape", "Size")
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 _ARITHMETIC = "The constants hold for the maps as such: rounding in the arithmetic of the network is not in them."
-_BATCH = "The first axis of every value is taken as the batch, of one sample."
+_BATCH = "The first axis of the inputs is taken as the batch: of one sample, where the graph does not state its size."
 _CHAIN = (
     "The operators are taken as the whole network, in this order, and whatever lies between them (activations, "
     "pooling, reshaping) as 1-Lipschitz."
@@ -78,15 +80,15 @@ def network_lipschitz(
     Returns
     -------
     NetworkLipschitz
-        The value, rounded upwards; `kind` "upper" where every link is proved, "estimate" where a bound is none or the
-        file leaves the geometry of a layer open.
+        The value, rounded upwards; `kind` "upper" where every link is proved, "estimate" where a bound is none, or
+        the file leaves open the geometry of a layer or sizes that have to be equal.
 
     Raises
     ------
     NotApplicableError
         The model has no graph, or an operation has no known global constant; the message names it and the remedy.
     ValueError
-        `bounds` names no layer of the model or gives no bound.
+        `model` is neither; or `bounds` names no layer of it, or gives no bound.
 
     References
     ----------
@@ -105,7 +107,12 @@ def network_lipschitz(
     """
     if isinstance(model, Sequence):
         return _chain(model, bounds)
-    graph = getattr(model, "graph", None)
+    if not hasattr(model, "graph"):
+        raise ValueError(
+            f"`model` must be a Model or a sequence of ConvOperator; got {type(model).__name__}. Use "
+            "`read_model(path)`, or a list of operators."
+        )
+    graph = model.graph
     if graph is None:
         raise NotApplicableError(
             "The model has no graph: weights alone do not say what follows what. If the network is a chain, pass its "
@@ -148,6 +155,7 @@ class _Evaluation:
     producers: Mapping[str, Node]
     needed: frozenset[str]
     reaches: dict[str, float]
+    fronts: dict[str, int | None]
     arrays: dict[str, NDArray[Any]]
     before: dict[str, str] = field(default_factory=dict)  # the value that weighs most in what writes a value
     links: list[Link] = field(default_factory=list)
@@ -171,7 +179,9 @@ class _Evaluation:
                 waiting += node.inputs
         uses: dict[str, int] = {}
         for node in graph.nodes:
-            for name in set(node.weights) & layers.keys() if node.name in needed and node.inputs else ():
+            # Another node without inputs only turns the kernel on its way to the convolution.
+            applies = node.inputs or node.op in ("Conv", "ConvTranspose")
+            for name in set(node.weights) & layers.keys() if applies else ():
                 uses[name] = uses.get(name, 0) + 1
         return cls(
             graph=graph,
@@ -180,6 +190,7 @@ class _Evaluation:
             producers=producers,
             needed=frozenset(needed),
             reaches=dict.fromkeys(graph.inputs, 1.0),
+            fronts={**dict.fromkeys(graph.inputs, 1), **graph.fronts},
             arrays=dict(model.constants),
         )
 
@@ -192,7 +203,7 @@ class _Evaluation:
         if missing or not self.graph.outputs:
             what = f"No node of the graph writes its output {missing[0]!r}" if missing else "The graph has no outputs"
             raise NotApplicableError(f"{what}, so nothing can be said of it. Export the network again.")
-        outputs = dict.fromkeys(self.graph.outputs)
+        outputs = self.graph.outputs
         value = root_sum_square(self.reaches[name] for name in outputs)
         notes = [
             *([_INPUTS] if len(self.graph.inputs) > 1 else []),
@@ -215,19 +226,29 @@ class _Evaluation:
         if node.op in _SHAPES or not any(operand is not None and operand.varies for operand in operands):
             self._constant(node, operands)
             return
+        written = self.graph.shapes.get(node.outputs[0]) if node.outputs else None
+        front = first_axis(node, operands, written)
+        for name in node.outputs:
+            self.fronts.setdefault(name, front)
+        granted: list[str] = []
         call = Call(
             node=node,
             operands=operands,
-            written=self.graph.shapes.get(node.outputs[0]) if node.outputs else None,
+            written=written,
+            front=self.fronts[node.outputs[0]] if node.outputs else None,
             producers=self.producers,
             norms=self.norms,
-            note=lambda text: self.notes.update({text: None}),
+            note=granted.append,
         )
         if node.op in REFUSED:
             call.refuse(REFUSED[node.op])
         if node.op not in _RULES:
             call.refuse("this operation is not among those whose constant is known")
-        self._follow(node, operands, _RULES[node.op](call))
+        step = _RULES[node.op](call)
+        if granted:
+            self.notes.update(dict.fromkeys(granted))
+            step = dataclasses.replace(step, kind="estimate", theorem=f"{step.theorem} (for sizes taken to be equal)")
+        self._follow(node, operands, step)
 
     def _reads(self, node: Node) -> tuple[str, ...]:
         """Return all that a node reads: the results of branches, too, which are no operands."""
@@ -242,12 +263,11 @@ class _Evaluation:
                 f"The node {node.name!r} ({node.op}) reads {name!r}, which no node before it writes in a way that is "
                 "followed. Cut the network there: pass the operators of a part as a sequence."
             )
-        return Operand(
-            name=name,
-            reach=self.reaches.get(name, 0.0),
-            array=self.arrays.get(name),
-            shape=self.graph.shapes.get(name),
-        )
+        array, shape, front = self.arrays.get(name), self.graph.shapes.get(name), self.fronts.get(name)
+        if array is not None:
+            front, *rest = array.shape or (1,)
+            shape = tuple(rest)
+        return Operand(name=name, reach=self.reaches.get(name, 0.0), array=array, shape=shape, front=front)
 
     def _constant(self, node: Node, operands: Sequence[Operand | None]) -> None:
         """Take down results that do not depend on the inputs of the network."""

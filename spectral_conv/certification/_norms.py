@@ -58,7 +58,7 @@ class LayerNorms:
     bounds : mapping, callable or None
         What the caller passed.
     uses : mapping of str to int
-        Number of convolutions that apply each kernel.
+        Number of operations that apply each kernel, those included that no output needs.
     """
 
     layers: Mapping[str, Layer]

@@ -158,6 +158,8 @@ def _resize(call: Call) -> Step:
     else:
         coordinates = attributes.get("coordinate_transformation_mode") or "half_pixel"
         nearest = attributes.get("nearest_mode") or "round_prefer_floor"
+    if not _leaves_samples(call):
+        call.refuse("it changes the number of samples or of channels")
     factors = _factors(call)
     whole = factors is not None and all(factor == int(factor) for factor in factors)
     plain = (coordinates, nearest) in (("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"))
@@ -167,15 +169,18 @@ def _resize(call: Call) -> Step:
         return call.scaled(root(count), "exact", f"{count} copies of every pixel: sqrt({count})")
     if shape is None or written is None or len(shape) != len(written) or shape[:1] != written[:1]:
         call.refuse("the sizes that it reads and writes are not known")
+    # Keras, whose word is "bilinear", has placed the outputs in two ways and does not state which.
+    open_ = mode == "bilinear" and not attributes.get("coordinate_transformation_mode")
+    readings = ("half_pixel", "asymmetric") if open_ else (coordinates,)
     value = 1.0
     for before, after, ratio in zip(shape[1:], written[1:], _ratios(call, shape, written), strict=True):
         if before is None or after is None or max(before, after) > _LARGEST_DENSE:
             call.refuse("the sizes that it reads and writes are not known, or too large")
-        if before == after:
-            continue
-        sources = _sources(before, after, ratio, coordinates)
+        sources = [source for reading in readings for source in _sources(before, after, ratio, reading)]
         if not sources:
             call.refuse(f"no constant is known for the coordinates {coordinates!r}")
+        if before == after and ratio == 1.0:
+            continue
         if mode == "nearest":
             # Runtimes round in different ways: a pixel has no more copies than there are places beside it.
             near = [np.abs(source[:, None] - np.arange(before)) < 1.0 + _NEAR for source in sources]
@@ -184,6 +189,15 @@ def _resize(call: Call) -> Step:
             norm = max(_norm(_interpolation(source, before)) for source in sources)
             value = product(value, above(norm * (1.0 + _FLOAT32)))
     return call.scaled(value, "upper", "interpolation along the axes: the product of its norms")
+
+
+def _leaves_samples(call: Call) -> bool:
+    axes, scales, sizes = (call.node.attributes.get(name) for name in ("axes", "scales", "sizes"))
+    if axes is not None:
+        return isinstance(axes, tuple | list) and all(type(axis) is int and axis > 1 for axis in axes)
+    if isinstance(scales, tuple | list) and scales:
+        return tuple(scales[:2]) == (1.0, 1.0)
+    return not isinstance(sizes, tuple | list) or sizes[:1] in ((), [], (call.first.front,))
 
 
 def _factors(call: Call) -> list[float] | None:

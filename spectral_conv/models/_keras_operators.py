@@ -104,7 +104,7 @@ def operator_of(layer: LayerConfig) -> tuple[str, dict[str, Any]]:
         return activation_op(settings.get("activation")) or "Identity", attributes
     if layer.kind == "Merge":
         mode = str(settings.get("mode") or "concat")
-        return _MERGES.get(mode, f"{_STRANGER}.{mode}"), attributes
+        return _MERGES.get(mode, f"{_STRANGER}.{mode}"), _joint(settings) if mode == "concat" else attributes
     op = _OPS.get(plain) or (plain if plain in _NAMES else f"{_STRANGER}.{plain}")
     if op == "Relu":
         return _rectifier(settings)
@@ -116,11 +116,21 @@ def operator_of(layer: LayerConfig) -> tuple[str, dict[str, Any]]:
         attributes = {"epsilon": float(epsilon) if isinstance(epsilon, int | float) else 1e-3, "axis": axis}
         attributes["axis"] = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
     elif op in ("Pad", "Slice"):
-        attributes["pads" if op == "Pad" else "crops"] = margins(
-            settings, ndim, "padding" if op == "Pad" else "cropping"
-        )
+        pairs = margins(settings, ndim, "padding" if op == "Pad" else "cropping")
+        if op == "Slice":
+            attributes["crops"] = pairs
+        elif pairs is not None:
+            attributes["pads"] = tuple(entry for side in zip(*pairs, strict=True) for entry in (0, 0, *side))
     elif layer.kind.startswith("UpSampling"):
         attributes = _enlargement(settings, ndim)
+    elif layer.kind == "Resizing":
+        attributes = _resizing(settings)
+    elif op == "Concat":
+        attributes = _joint(settings)
+    elif op in ("Reshape", "Transpose"):
+        order = first(settings, "target_shape", "dims")
+        if isinstance(order, list) and all(type(entry) is int for entry in order):
+            attributes["shape" if op == "Reshape" else "perm"] = (0, *order)  # the batch stays
     elif op == "LeakyRelu":
         attributes["alpha"] = first(settings, "alpha", "negative_slope")
     elif op == "Elu":
@@ -155,6 +165,20 @@ def _enlargement(settings: Mapping[str, Any], ndim: int) -> dict[str, Any]:
     except ConfigError:
         return {}
     return {"mode": str(settings.get("interpolation") or "nearest")[:60], "scales": (1.0, 1.0, *map(float, factor))}
+
+
+def _joint(settings: Mapping[str, Any]) -> dict[str, Any]:
+    axis = first(settings, "axis", "concat_axis")
+    return {"axis": axis if type(axis) is int else -1}
+
+
+def _resizing(settings: Mapping[str, Any]) -> dict[str, Any]:
+    fitted = settings.get("crop_to_aspect_ratio") or settings.get("pad_to_aspect_ratio")
+    return {
+        "mode": str(settings.get("interpolation") or "bilinear")[:60],
+        "keep_aspect_ratio_policy": "crop" if fitted else "stretch",
+        "antialias": int(bool(settings.get("antialias"))),
+    }
 
 
 def batch_norm_parameters(settings: Mapping[str, Any], weights: Sequence[str]) -> tuple[str, ...]:

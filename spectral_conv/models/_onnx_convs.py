@@ -25,6 +25,7 @@ _OTHERS = {
     "NhwcFusedConv": "a channels-last convolution of one runtime; export the model without optimizations",
 }
 _DOMAINS = ("", "com.microsoft")
+_EXCHANGED = str.maketrans("IO", "OI")
 
 
 @dataclass(kw_only=True)
@@ -70,7 +71,9 @@ def find_convolutions(network: Network) -> Convolutions:
 
 def _same_kernel(entry: LayerEntry, applied: Applied, first: LayerEntry, weight: Weight) -> bool:
     """Whether the two kernels are one, not one tensor turned or scaled in two ways."""
-    if (entry.layout, entry.transposed) != (first.layout, first.transposed):
+    # What a convolution writes, its transpose reads: their layouts name the same axes in two ways.
+    layout = str(entry.layout)
+    if (layout if entry.transposed == first.transposed else layout.translate(_EXCHANGED)) != first.layout:
         return False
     return applied.weight is weight or np.array_equal(applied.weight.load(), weight.load())
 

@@ -15,6 +15,7 @@ from spectral_conv.models._model import ModelError, Skipped
 from spectral_conv.models._onnx_convs import find_convolutions
 from spectral_conv.models._onnx_functions import inlined
 from spectral_conv.models._onnx_nodes import Network, read_network, unread_tensors
+from spectral_conv.models._onnx_rules import CONVOLUTIONS
 from spectral_conv.models._onnx_shapes import infer, propagate
 from spectral_conv.models._onnx_tensors import Weight
 from spectral_conv.models._onnx_values import formal_names
@@ -98,23 +99,31 @@ def _known_arguments(network: Network, arguments: set[str]) -> dict[str, NDArray
 
 
 def _graph(network: Network, weights: set[str], arguments: set[str], kernels: dict[str, tuple[str, str]]) -> Graph:
-    nodes = []
+    nodes, known = [], weights | arguments
     for op in network.ops:
         # A kernel that is turned or widened on its way is the tensor that the file has.
         value, kernel = kernels.get(op.name, ("", ""))
         operands = tuple(kernel if value and name == value else name for name in op.inputs)
+        # A kernel that a convolution reads in another way than the layer has it is none of its weights.
+        strange = op.inputs[CONVOLUTIONS[op.op] :][:1] if op.op in CONVOLUTIONS and not value else ()
         read = (*operands, *(name for _, outputs in op.bodies for name in outputs))
         nodes.append(
             Node(
                 name=op.name,
                 op=op.op if not op.domain else f"{op.domain}.{op.op}",
-                inputs=tuple(name for name in read if name and name not in weights and name not in arguments),
+                inputs=tuple(name for name in read if name and name not in known and name not in strange),
                 outputs=tuple(name for name in op.outputs if name),
-                weights=tuple(name for name in operands if name in weights),
+                weights=tuple(name for name in operands if name in weights and name not in strange),
                 attributes=op.attributes,
                 operands=operands,
             )
         )
-    constants = weights | arguments
-    shapes = {name: shape[1:] for name, shape in network.shapes.items() if name not in constants}
-    return Graph(nodes=tuple(nodes), inputs=network.inputs, outputs=network.outputs, shapes=shapes)
+    # A single number has one entry along every axis.
+    fronts = {name: shape[0] if shape else 1 for name, shape in network.shapes.items()}
+    return Graph(
+        nodes=tuple(nodes),
+        inputs=network.inputs,
+        outputs=network.outputs,
+        shapes={name: shape[1:] for name, shape in network.shapes.items()},
+        fronts={name: front for name, front in fronts.items() if front is not None},
+    )
