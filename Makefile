@@ -1,6 +1,7 @@
 # On a fresh machine with python3 (3.11 or newer, with venv) and make:
 #   make demo   creates .venv, installs the package and inspects the embedded network
-#   make test   creates .venv, installs the package and its test tools, checks and tests everything
+#   make test   creates .venv, installs the package and its test tools, checks and tests everything but what needs PyTorch
+#   make test-torch     installs PyTorch for the CPU beside them and tests what needs it
 #   make lint   the checks of `make test` without the tests
 #   make bench  measures every claim of speed and memory (with PyTorch beside it where .venv has it), some 30 minutes;
 #               `make bench-full` adds the layers that take many minutes each
@@ -13,7 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-full validate validate-full
+.PHONY: demo test test-torch lint bench bench-full validate validate-full
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed-demo
@@ -21,6 +22,9 @@ demo: $(VENV)/installed-demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-torch: $(VENV)/installed-torch
+	$(BIN)/python -m pytest tests/test_torch_*.py tests/test_models_torch.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/python -m ruff check .
@@ -49,6 +53,12 @@ $(VENV)/installed-demo: pyproject.toml | $(VENV)/created
 
 $(VENV)/installed-test: pyproject.toml | $(VENV)/created
 	$(BIN)/python -m pip install --quiet --editable '.[models]' --group test
+	@touch $@
+
+# On Linux, indexes that have both builds prefer the one for graphics cards; TORCH names another version or build.
+TORCH ?= torch==2.13.0
+$(VENV)/installed-torch: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	@touch $@
 
 # pip before 25.1 does not know `--group`.

@@ -38,6 +38,9 @@ Penalties and descent
     plot_descent -- the exact largest and smallest value over the iterations, as a figure
     plot_circulant -- the circulant spectrum over the iterations, as a heat map
 
+PyTorch (``import spectral_conv.torch``)
+    spectral_conv.torch -- parametrizations, differentiable penalties, a monitor of spectra while training
+
 Results
     SingularTriplets, Enclosure, Bound, SpectralDensity, StopReason -- what the functions return
     Descent, DescentStop, Snapshot -- what `descend` returns and records

@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from spectral_conv import bounds as bounding
-from spectral_conv.models import ConvLayer, Model, Skipped, read_model
+from spectral_conv.geometry import checked_word
+from spectral_conv.models import ConvLayer, Model, find_layer, read_model
 from spectral_conv.operator import ConvOperator
 from spectral_conv.progress import work_bar
 from spectral_conv.report.dataset import layer_dataset
@@ -30,6 +32,7 @@ from spectral_conv.symbols import circulant_singular_values
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.axes import Axes
 
 Result = TypeVar("Result")
 SCHEMA = 1
@@ -84,6 +87,8 @@ class Inspection:
         What was asked for.
     input_size : tuple of int or None
         ``(channels, *spatial)`` of the model's input, where it was given.
+    source : Model
+        The layers themselves; what figures show of them is computed when it is asked for.
 
     Examples
     --------
@@ -99,6 +104,7 @@ class Inspection:
     spoiled: frozenset[str] = frozenset()
     settings: Settings = Settings()
     input_size: tuple[int, ...] | None = None
+    source: Model = field(repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
@@ -134,6 +140,126 @@ class Inspection:
             "layers": [layer_document(report) for report in self.reports],
             "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
         }
+
+    def page(self, *, progress: bool = False) -> str:
+        """Return the report as one HTML document that needs no network; see `to_html`.
+
+        Parameters
+        ----------
+        progress : bool
+            Show a bar on standard error where that is a terminal.
+        """
+        from spectral_conv.report.figures import layer_figures
+        from spectral_conv.report.findings import network_finding
+        from spectral_conv.report.html import inspection_page
+
+        settings = self.settings
+        figures = []
+        with work_bar(len(self.reports), "figures", wanted=progress) as step:
+            for layer in self.source.layers:
+                conv, limit = _in_double(layer.operator), settings.memory_limit
+                figures.append(layer_figures(conv, memory_limit=limit, smallest=settings.smallest))
+                step()
+        memory = "half of what is free" if settings.memory_limit is None else f"{settings.memory_limit:g} bytes"
+        size = "as the file or the layers document says" if self.input_size is None else _times(self.input_size)
+        facts = [
+            ("spectral_conv", _version("spectral-conv")),
+            *((name, _version(name)) for name in LIBRARIES),
+            ("input size", size),
+            ("wanted error (rtol)", f"{settings.rtol:g}"),
+            ("bounds certified", "yes" if settings.certify else "no"),
+            ("memory limit", memory),
+        ]
+        return inspection_page(
+            self.model,
+            self.reports,
+            figures,
+            skipped=self.skipped,
+            lipschitz=network_finding(self.source),
+            facts=facts,
+        )
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the report: what to know first, the table, and every layer with its figures.
+
+        Computes the singular vectors for the figures, which takes about as long as the inspection.
+
+        Parameters
+        ----------
+        path : path
+            The file; one that exists is replaced.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from spectral_conv import ConvOperator
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     inspect_model([ConvOperator([[[[2.0]]]], (4, 4))]).to_html(f"{folder}/report.html")
+        ...     Path(folder, "report.html").read_text(encoding="utf-8")[:15]
+        '<!doctype html>'
+        """
+        page = self.page()  # before the file is touched
+        Path(path).write_text(page, encoding="utf-8")
+
+    def plot(self, kind: str = "extremes", layer: str | None = None, *, ax: Axes | None = None) -> Axes:
+        """Draw one of the report's figures.
+
+        Parameters
+        ----------
+        kind : str
+            "extremes" for the largest and smallest value of all layers; of one layer "values", "histogram",
+            "largest_over_frequency", "smallest_over_frequency", "bounds", or its singular vectors "largest_signal",
+            "largest_input", "largest_output", "smallest_signal", "smallest_input", "smallest_output".
+        layer : str, optional
+            Its name, for all kinds but the first; a model of one layer needs none.
+        ax : Axes, optional
+            Where to draw; default: axes of a new figure, not known to pyplot.
+
+        Returns
+        -------
+        Axes
+            With labels and units.
+
+        Raises
+        ------
+        ValueError
+            No such kind or layer, or the figure does not apply to it; the message says why.
+
+        Examples
+        --------
+        >>> from spectral_conv import ConvOperator
+        >>> inspect_model([ConvOperator([[[[2.0]]]], (4, 4))]).plot("values").get_ylabel()
+        'singular value (dimensionless)'
+        """
+        from spectral_conv.report.plots_layers import KINDS, plot_extremes, plot_layer
+
+        if checked_word("kind", kind, KINDS) == "extremes":
+            return plot_extremes(self.reports, ax=ax)
+        if layer is None and len(self.reports) != 1:
+            raise ValueError(
+                f"`layer` must name a layer for kind={kind!r}; the model has {len(self.reports)}. Their names are "
+                "those of `reports`."
+            )
+        chosen = self.source.layers[0] if layer is None else find_layer(self.source, layer)
+        report = self.reports[self.source.layers.index(chosen)]
+        conv, limit = _in_double(chosen.operator), self.settings.memory_limit
+        return plot_layer(kind, report, conv, memory_limit=limit, ax=ax)
+
+    def to_csv(self) -> str:
+        """Return the table as text for a spreadsheet, as ``spectral-conv inspect --csv`` prints it."""
+        from spectral_conv.report.spreadsheet import layers_csv
+
+        return layers_csv([(self.model, self.reports)])
+
+    def _repr_html_(self) -> str:
+        from spectral_conv.report.html import notebook_table
+
+        return notebook_table(self.model, self.reports)
 
 
 def inspect_model(
@@ -195,7 +321,8 @@ def inspect_model(
     >>> round(report.sigma_max.value, 6), round(report.circulant[0], 6)
     (0.921207, 1.0)
     """
-    name, convolutions, skipped = _opened(model, input_size, layers)
+    source = _opened(model, input_size, layers)
+    name, convolutions = source.name, source.layers
     settings = Settings(
         rtol=_checked_rtol(rtol),
         smallest=bool(smallest),
@@ -214,10 +341,11 @@ def inspect_model(
     return Inspection(
         model=name,
         reports=tuple(reports),
-        skipped=tuple((entry.name, entry.reason) for entry in skipped),
-        spoiled=frozenset(entry.name for entry in skipped if entry.spoiled),
+        skipped=tuple((entry.name, entry.reason) for entry in source.skipped),
+        spoiled=frozenset(entry.name for entry in source.skipped if entry.spoiled),
         settings=settings,
         input_size=None if input_size is None else tuple(int(n) for n in input_size),
+        source=source,
     )
 
 
@@ -246,9 +374,7 @@ def analyze_layer(layer: ConvLayer, settings: Settings) -> LayerReport:
     2.0
     """
     start = time.perf_counter()
-    conv = layer.operator
-    if conv.dtype != np.float64:
-        conv = conv.with_kernel(conv.kernel.astype(np.float64))
+    conv = _in_double(layer.operator)
     limit, certify = settings.memory_limit, settings.certify
     largest, largest_reason = _attempt(
         lambda: spectral_norm(conv, rtol=settings.rtol, certify=certify, memory_limit=limit)
@@ -346,15 +472,23 @@ def layer_record(layer: ConvLayer, **found: Any) -> LayerReport:
     )
 
 
-def _opened(model: Any, input_size: Any, layers: Any) -> tuple[str, tuple[ConvLayer, ...], tuple[Skipped, ...]]:
+def _in_double(conv: ConvOperator) -> ConvOperator:
+    return conv if conv.dtype == np.float64 else conv.with_kernel(conv.kernel.astype(np.float64))
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _opened(model: Any, input_size: Any, layers: Any) -> Model:
     if isinstance(model, str | os.PathLike):
-        model = read_model(model, input_size=input_size, layers=layers)
-    elif input_size is not None or layers is not None:
+        return read_model(model, input_size=input_size, layers=layers)
+    if input_size is not None or layers is not None:
         raise ValueError(
             "`input_size` and `layers` go with a path: a Model or a ConvOperator knows its geometry already."
         )
     if isinstance(model, Model):
-        return model.name, model.layers, model.skipped
+        return model
     if not isinstance(model, Sequence) or not all(isinstance(conv, ConvOperator) for conv in model):
         raise ValueError(
             "`model` must be a path, a Model or a sequence of ConvOperator; got "
@@ -364,7 +498,7 @@ def _opened(model: Any, input_size: Any, layers: Any) -> tuple[str, tuple[ConvLa
         ConvLayer(name=f"layer{i}", operator=conv, assumed=(), kernel_shape=conv.kernel.shape, layout=_hwio(conv))
         for i, conv in enumerate(model)
     )
-    return "operators", tuple(wrapped), ()
+    return Model(path=Path("operators"), format="operators", layers=tuple(wrapped), skipped=())
 
 
 def _hwio(conv: ConvOperator) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_conv.cli.files import check_writable, write_whole
 from spectral_conv.cli.options import (
     AsJson,
     File,
@@ -45,6 +46,13 @@ def inspect(
     ] = False,
     memory_limit: MemoryLimit = None,
     as_json: AsJson = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print comma-separated values for a spreadsheet and nothing else.")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a report with figures: one .html, no network needed."),
+    ] = None,
     largest_only: Annotated[
         bool, typer.Option("--largest-only", help="Leave the smallest singular values out.")
     ] = False,
@@ -61,6 +69,7 @@ def inspect(
 
     size = parse_size(input_size)
     with one_message():
+        _check_outputs(files, layers, as_json=as_json, as_csv=as_csv, html=html)
         # Every file is opened before the first is analysed: a bad one is told at once, nothing is half done.
         models = [_selected(read(path, size, layers, fold_batchnorm=fold_batchnorm), select) for path in files]
     inspections = []
@@ -76,11 +85,20 @@ def inspect(
                 progress=True,
             )
         inspections.append(replace(inspection, input_size=size))
-        if not as_json:
+        if not as_json and not as_csv:
             _print_inspection(new_console(), inspections[-1])
+    if as_csv:
+        from spectral_conv.report.spreadsheet import layers_csv
+
+        typer.echo(layers_csv([(inspection.model, inspection.reports) for inspection in inspections]), nl=False)
     if as_json:
         documents = [inspection.document() for inspection in inspections]
         print_json(documents[0] if len(documents) == 1 else {"schema": 1, "models": documents})
+    if html is not None:
+        page = inspections[0].page(progress=True).encode()
+        with one_message():
+            write_whole(html, lambda file: file.write(page))
+        typer.echo(f"Report in {html}.", err=True)
     _leave(inspections)
 
 
@@ -138,6 +156,18 @@ def demo() -> None:
         console.print(printable(sentence))
     console.print("\nYour own: spectral-conv inspect model.safetensors --input-size 3x224x224")
     _leave([inspection])
+
+
+def _check_outputs(files: list[Path], layers: Path | None, *, as_json: bool, as_csv: bool, html: Path | None) -> None:
+    """Refuse, before the work, what could not be written after it."""
+    if as_json and as_csv:
+        raise ValueError("`--json` and `--csv` must not be given together; choose one.")
+    if html is None:
+        return
+    if len(files) > 1:
+        raise ValueError(f"`--html` must go with one file; got {len(files)}. Run inspect once for each.")
+    taken = [*files, *([layers] if layers is not None else [])]
+    check_writable("--html", html, (".html", ".htm"), taken)
 
 
 def _selected(model: Model, pattern: str | None) -> Model:

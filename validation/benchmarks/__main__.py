@@ -32,6 +32,7 @@ BENCHMARKS = (
     "orthogonal",
     "penalties",
     "descent",
+    "training",
 )
 OPTIONS = ("quick", "full", "figure")
 WIDTH = 100

@@ -1,0 +1,296 @@
+r"""An upper bound of the norm of a weight that changes little by little, proved at some steps and carried in between.
+
+Proved: ``||M|| <= f max_w ||F(w)||`` over the frequencies of a torus, twisted or not (`spectrum.embedding`), of which
+the layer is a compression (f = 1), or of a coarser grid times what sampling may have missed (f <= 1.02 per axis);
+``||F(w)||^2 < t`` at all of them because Cholesky's factorization of ``t I - F F^H`` runs to completion, its rounding
+errors added. Carried:
+
+    ``||M(W)|| <= ||M(W_s)|| + ||M(W - W_s)||,   ||M(D)|| <= sqrt(reads) ||D||``
+
+with D reshaped to a matrix, and its norm bounded by ``||(D D^T)^2||_F^(1/4)``.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spectral_conv.bounds._reads import row_of_reads, stack_of_reads
+from spectral_conv.bounds._symbol import Grid, torus
+from spectral_conv.geometry import ConvGeometry
+from spectral_conv.spectrum.frequencies import GridAxis
+from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points, substitutions
+from spectral_conv.torch._precision import full
+from spectral_conv.torch._symbol import Phases, read_part, without_weights
+
+# What sampling may miss per axis; a bound is tried so far above the largest value seen, then farther.
+_EXCESS, _MARGIN = 0.02, 0.005
+# A coarser grid is worth its factor where it has fewer points than this share of the torus.
+_COARSER = 0.8
+# The carried bound and the factor of the grid together may make the bound so much larger.
+_BUDGET = 0.07
+# Steps of the power method before a proof, proofs at first, steps where one fails; a smaller gain of theirs is none.
+_STEPS, _FIRST_ROUNDS, _MORE_STEPS, _GAIN = 2, 8, 6, 1e-3
+# Weights in single precision are proved in it as long as the rounding of the square is less than this.
+_SINGLE = 0.01
+# The norm of the change is computed in the precision of the weight: this covers the rounding.
+_SLACK = 1.01
+
+
+class CarriedBound(nn.Module):
+    """Holds a proved bound, the weight that it is for, and the slope of the symbol's largest value there.
+
+    Parameters
+    ----------
+    geometry : ConvGeometry
+        Of the layer: zero padding, or circular padding up to "same".
+    weight : Tensor
+        The weight of now.
+    """
+
+    anchor: Tensor
+    bound: Tensor
+    slope: Tensor
+    vectors: Tensor
+    twist: Tensor
+
+    def __init__(self, geometry: ConvGeometry, weight: Tensor) -> None:
+        super().__init__()
+        self.geometry = geometry
+        without_weights(geometry, "An upper bound by frequencies")
+        weight = full(weight.detach())
+        grids = _grids(geometry, weight.dtype, weight.device)
+        size = max(len(grid.phases.cosines) for grid in grids) * geometry.groups
+        start = torch.randn((size, _rank(geometry), 2), generator=torch.Generator().manual_seed(0))
+        found = self._prove(weight, start.to(weight), 0)
+        for _ in range(_FIRST_ROUNDS):
+            found = self._prove(weight, found.vectors, found.twist)
+        if not found.bound > 0.0:
+            raise ValueError("`layer` must not have the weight 0, which no factor gives the norm 1. Initialize it.")
+        self.register_buffer("anchor", weight.clone())
+        self.register_buffer("bound", found.bound)
+        self.register_buffer("slope", found.slope)
+        self.register_buffer("twist", torch.tensor(found.twist))
+        # Real numbers, lest a change of the model's precision drops the imaginary parts.
+        self.register_buffer("vectors", found.vectors.to(weight.dtype))
+
+    def forward(self, weight: Tensor, *, keep: bool) -> Tensor:
+        """Return a bound of the norm of a weight, with a slope; `keep` what was proved for it, or do not."""
+        with torch.no_grad():
+            fixed = weight.detach()
+            bound, slope = self._carried(fixed), self.slope
+            if self.anchor.dtype != fixed.dtype or not bound <= self.bound * self._most():
+                found = self._prove(fixed, self.vectors, int(self.twist))
+                bound, slope = found.bound, found.slope
+                if keep:
+                    self.anchor.copy_(fixed)
+                    self.bound.copy_(bound)
+                    self.slope.copy_(slope)
+                    self.vectors.copy_(found.vectors)
+                    self.twist.fill_(found.twist)
+            slope = slope.to(fixed.dtype)
+            # Bounds are homogeneous in the weight: <slope, weight> is the bound.
+            slope = slope * (bound / (slope * fixed).sum())
+        along = (slope * weight).sum()
+        return bound + (along - along.detach())
+
+    def _most(self) -> float:
+        """How far above the proved bound a carried one may lie."""
+        return (1.0 + _BUDGET) / _grids(self.geometry, self.anchor.dtype, self.anchor.device)[0].factor
+
+    def _carried(self, weight: Tensor) -> Tensor:
+        change = read_part(weight - self.anchor.to(weight.dtype), self.geometry)
+        return self.bound.to(weight.dtype) + _SLACK * _reads_times_norm(change, self.geometry)
+
+    def _prove(self, weight: Tensor, vectors: Tensor, twist: int) -> _Proved:
+        """Bound the norm of a weight, from vectors ``(frequencies * groups, rank, 2)`` near the largest ones."""
+        geometry = self.geometry
+        dtype = weight.dtype if _rounding(geometry, weight.dtype) < _SINGLE else torch.float64
+        grids = _grids(geometry, dtype, weight.device)
+        grid = grids[twist]
+        used = read_part(weight.to(dtype), geometry)
+        scale = used.abs().max().clamp_min(torch.finfo(dtype).tiny)
+        used = used / scale
+        squares, likely, near = [], [], []
+        for part, phases in grid.phases.chunks(used):
+            F = phases.symbols(used).flatten(0, 1)
+            own = slice(part.start * geometry.groups, part.start * geometry.groups + len(F))
+            A = F @ F.mH if F.shape[-2] <= F.shape[-1] else F.mH @ F
+            x = _powers(A, torch.view_as_complex(vectors[own].to(dtype).contiguous())[..., None], _STEPS)
+            squares.append(_proved_square(A, x))
+            likely.append(_quotients(A, x))
+            near.append(x[..., 0])
+        best, x = int(torch.cat(likely).argmax()), torch.cat(near)
+        bound = torch.stack(squares).max().double() * (1.0 + _rounding(geometry, dtype))
+        # Of the division by the bound: with absolute weights the norm of each tap is at most sqrt(rank) times larger.
+        spread = 1.0 + math.prod(geometry.kernel_size) * math.sqrt(_rank(geometry))
+        division = 4.0 * torch.finfo(weight.dtype).eps * spread
+        bound = bound.sqrt() * (grid.factor * (1.0 + division) * scale.double())
+        outer = _outer(used, grid.phases, best, x[best])
+        known = vectors.to(dtype, copy=True)
+        known[: len(x)] = torch.view_as_real(x)
+        return _Proved(
+            bound=bound.to(weight.dtype),
+            slope=_slope(outer, grid.phases, best, used).to(weight.dtype),
+            vectors=known,
+            twist=_lowest(grids, outer, used, best % geometry.groups),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Proved:
+    """A bound, its slope, vectors near the largest ones, and the twist that promises most next time."""
+
+    bound: Tensor
+    slope: Tensor
+    vectors: Tensor
+    twist: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ProofGrid:
+    """Where the symbol is looked at, and by how much its supremum may be larger."""
+
+    phases: Phases
+    factor: float
+
+
+@functools.lru_cache(maxsize=256)
+def _grids(geometry: ConvGeometry, dtype: torch.dtype, device: torch.device) -> tuple[_ProofGrid, ...]:
+    """The grids with every twist."""
+    conv = without_weights(geometry, "An upper bound by frequencies")
+    choices: list[list[GridAxis]] = []
+    factor = 1.0 + 1e-12
+    twists = conv.geometry.padding_mode == "zeros"
+    for axis, degree, q in zip(torus(conv).axes, degrees(conv.geometry), substitutions(conv.geometry), strict=True):
+        points = fewest_points(degree, _EXCESS)
+        if points < _COARSER * axis.points:
+            choices.append([GridAxis(points=points, period=points * q)])
+            factor *= excess_factor(degree, points)
+        else:
+            twisted = [GridAxis(points=axis.points, period=axis.period, twist=1)] if twists and degree else []
+            choices.append([axis, *twisted])
+    return tuple(
+        _ProofGrid(
+            phases=Phases.create(conv, Grid(axes=axes, factor=1.0).frequencies, geometry.groups, dtype, device),
+            factor=factor,
+        )
+        for axes in itertools.product(*choices)
+    )
+
+
+def _rank(geometry: ConvGeometry) -> int:
+    read, written = (channels // geometry.groups for channels in geometry.plain_channels)
+    conv = without_weights(geometry, "An upper bound by frequencies")
+    return min(written, read * math.prod(conv.geometry.stride))
+
+
+def _rounding(geometry: ConvGeometry, dtype: torch.dtype) -> float:
+    """Bound the relative rounding error of the square of a proved value.
+
+    Symbol and Gram matrix ``F F^H`` are sums of complex products, off by ``gamma ||F||_F^2``, Cholesky's factors by
+    ``gamma trace(t I - F F^H)`` (Higham, Theorem 10.3); both are at most rank times t.
+    """
+    rank = _rank(geometry)
+    read, written = (channels // geometry.groups for channels in geometry.plain_channels)
+    terms = 4 * (max(written, read * math.prod(geometry.stride)) + math.prod(geometry.kernel_size) + rank + 40)
+    return rank * terms * torch.finfo(dtype).eps
+
+
+def _powers(A: Tensor, x: Tensor, steps: int) -> Tensor:
+    """Few steps of the power method, ``(n, rank, 1)``."""
+    for _ in range(steps):
+        x = A @ x
+    return x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)
+
+
+def _quotients(A: Tensor, x: Tensor) -> Tensor:
+    return (x.mH @ (A @ x)).real[:, 0, 0]
+
+
+def _proved_square(A: Tensor, x: Tensor) -> Tensor:
+    """A bound of the largest eigenvalue of all of a stack of Gram matrices, a little above the largest one seen."""
+    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    limits = torch.view_as_real(A).square().sum(dim=(1, 2, 3)).sqrt()
+    seen, margin = _quotients(A, x).max(), _MARGIN
+    while True:
+        square = seen * (1.0 + margin) ** 2
+        left = torch.nonzero(limits >= square)[:, 0]
+        if not len(left):
+            return square
+        A, x, limits = A[left], x[left], limits[left]
+        failed = torch.linalg.cholesky_ex(square * identity - A).info != 0
+        if not failed.any():
+            return square
+        # What passes at this bound passes at every larger one: only the others are looked at again.
+        A, x, limits = A[failed], x[failed], limits[failed]
+        x = _powers(A, x, _MORE_STEPS)
+        higher = _quotients(A, x).max()
+        if higher > seen * (1.0 + _GAIN):
+            seen = higher
+        else:
+            margin *= 2.0
+
+
+def _outer(weight: Tensor, phases: Phases, where: int, vector: Tensor) -> Tensor:
+    """``conj(u) v^T`` of the largest value of one symbol, shaped (h, taps, g): the residues in their taps' places."""
+    point, group = divmod(where, phases.groups)
+    F = phases.at(slice(point, point + 1)).symbols(weight)[0, group]  # (h, residues * g)
+    left, right = (vector, F.mH @ vector) if F.shape[0] <= F.shape[1] else (F @ vector, vector)
+    outer = (left.conj()[:, None] * right[None, :]).unflatten(1, (phases.residues, -1))
+    return outer[:, phases.residue]
+
+
+def _slope(outer: Tensor, phases: Phases, where: int, weight: Tensor) -> Tensor:
+    """Slope of that value by the weight, shaped like it, up to a factor."""
+    point, group = divmod(where, phases.groups)
+    real = outer.real * phases.cosines[point][:, None] - outer.imag * phases.sines[point][:, None]
+    slope = torch.zeros_like(weight)
+    h = len(real)
+    slope[group * h : (group + 1) * h] = real.movedim(1, 2).reshape(slope[:h].shape)
+    return slope
+
+
+def _lowest(grids: tuple[_ProofGrid, ...], outer: Tensor, weight: Tensor, group: int) -> int:
+    """The twist for which the peak that these vectors see lies farthest from the frequencies."""
+    if len(grids) == 1:
+        return 0
+    h = len(outer)
+    taps = weight[group * h : (group + 1) * h].flatten(2).movedim(2, 1)  # (h, taps, g)
+    coefficients = torch.stack([(outer.real * taps).sum(dim=(0, 2)), (outer.imag * taps).sum(dim=(0, 2))], dim=1)
+    highest = []
+    for grid in grids:
+        along = grid.phases.cosines @ coefficients, grid.phases.sines @ coefficients
+        real, imaginary = along[0][:, 0] - along[1][:, 1], along[0][:, 1] + along[1][:, 0]
+        highest.append((real.square() + imaginary.square()).max())
+    return int(torch.stack(highest).argmin())
+
+
+def _reads_times_norm(change: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Bound ``||M||`` of a weight by its two reshapings."""
+    by_group = change.unflatten(0, (geometry.groups, -1))
+    columns = by_group.flatten(2)  # (groups, h, g * taps)
+    rows = by_group.transpose(1, 2).flatten(2)  # (groups, g, h * taps)
+    stack, row = _reads(geometry)
+    return torch.minimum(stack * _norm_bound(columns), row * _norm_bound(rows))
+
+
+def _norm_bound(D: Tensor) -> Tensor:
+    """``||(D D^T)^2||_F^(1/4)`` of the worst of a stack of matrices."""
+    scale = D.abs().max().clamp_min(torch.finfo(D.dtype).tiny)
+    D = D / scale
+    G = D @ D.mT if D.shape[-2] <= D.shape[-1] else D.mT @ D
+    return scale * (G @ G).norm(dim=(-2, -1)).max().sqrt().sqrt()
+
+
+@functools.lru_cache(maxsize=256)
+def _reads(geometry: ConvGeometry) -> tuple[float, float]:
+    return (
+        math.sqrt(math.prod(stack_of_reads(axis) for axis in geometry.axes)),
+        math.sqrt(math.prod(row_of_reads(axis) for axis in geometry.axes)),
+    )
