@@ -24,7 +24,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 test-torch: $(VENV)/installed-torch
-	$(BIN)/python -m pytest tests/test_torch_*.py tests/test_models_torch.py
+	$(BIN)/python -m pytest tests/test_torch_*.py tests/test_models_torch.py tests/test_clip_model.py tests/test_examples.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/python -m ruff check .

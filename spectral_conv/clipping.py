@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from spectral_conv.geometry import as_integer
 from spectral_conv.inspection import FAILURES, SCHEMA, layer_record
 from spectral_conv.models import ConvLayer, Model, ModelError, read_model
 from spectral_conv.models._layouts import as_stored
+from spectral_conv.models._lookup import matches, select_layers
 from spectral_conv.models._stored import Bytes, StoredFile, Verbatim, stored_tensors
 from spectral_conv.models.safetensors_writer import write_safetensors
 from spectral_conv.models.torch_module import FORMAT as MODULE
@@ -157,7 +157,10 @@ def clip_model(
     _check_interval(maximum, minimum)
     checked_tolerance("rtol", rtol)
     as_integer("maxiter", maxiter, minimum=1)
-    opened = _selected(_opened(model, input_size, layers), select)
+    opened = _opened(model, input_size, layers)
+    if select is not None:
+        skipped = tuple(item for item in opened.skipped if matches(item.name, select))
+        opened = dataclasses.replace(select_layers(opened, select), skipped=skipped)
     target = Path(out)
     stored = stored_tensors(opened.path)
     read = [*stored.files, *([Path(layers)] if isinstance(layers, str | os.PathLike) else [])]
@@ -204,19 +207,6 @@ def _opened(model: Any, input_size: Any, layers: Any) -> Model:
             "that with a layers document (`layers_document`)."
         )
     return model
-
-
-def _selected(model: Model, pattern: str | None) -> Model:
-    if pattern is None:
-        return model
-    glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-    chosen = tuple(layer for layer in model.layers if fnmatchcase(layer.name, glob))
-    if not chosen:
-        names = [layer.name for layer in model.layers]
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        raise ValueError(f"`select` must match a layer of {model.name}; got {pattern!r}. Its layers are {shown}.")
-    skipped = tuple(item for item in model.skipped if fnmatchcase(item.name, glob))
-    return dataclasses.replace(model, layers=chosen, skipped=skipped)
 
 
 def _check_target(out: Path, read: Iterable[Path], overwrite: bool) -> None:

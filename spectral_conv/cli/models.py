@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from spectral_conv.inspection import Inspection
-    from spectral_conv.models import Model
 
 
 def inspect(
@@ -66,12 +65,15 @@ def inspect(
     from dataclasses import replace
 
     from spectral_conv.inspection import inspect_model
+    from spectral_conv.models._lookup import select_layers
 
     size = parse_size(input_size)
     with one_message():
         _check_outputs(files, layers, as_json=as_json, as_csv=as_csv, html=html)
         # Every file is opened before the first is analysed: a bad one is told at once, nothing is half done.
-        models = [_selected(read(path, size, layers, fold_batchnorm=fold_batchnorm), select) for path in files]
+        models = [read(path, size, layers, fold_batchnorm=fold_batchnorm) for path in files]
+        if select is not None:
+            models = [select_layers(model, select, option="--select") for model in models]
     inspections = []
     for model in models:
         with one_message():
@@ -168,22 +170,6 @@ def _check_outputs(files: list[Path], layers: Path | None, *, as_json: bool, as_
         raise ValueError(f"`--html` must go with one file; got {len(files)}. Run inspect once for each.")
     taken = [*files, *([layers] if layers is not None else [])]
     check_writable("--html", html, (".html", ".htm"), taken)
-
-
-def _selected(model: Model, pattern: str | None) -> Model:
-    """Keep the layers that the pattern names: a glob for the whole name, or else a part of it."""
-    if pattern is None:
-        return model
-    from dataclasses import replace
-    from fnmatch import fnmatchcase
-
-    glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-    chosen = tuple(layer for layer in model.layers if fnmatchcase(layer.name, glob))
-    if not chosen:
-        names = [layer.name for layer in model.layers]
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        raise ValueError(f"`--select` must match a layer of {model.name}; got {pattern!r}. Its layers are {shown}.")
-    return replace(model, layers=chosen)
 
 
 def _print_inspection(console: Console, inspection: Inspection) -> None:

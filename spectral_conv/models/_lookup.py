@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 from spectral_conv.models._model import ConvLayer, Model, ModelError
 
@@ -90,3 +92,33 @@ def suggestion(name: str, names: Iterable[str]) -> str:
         return " There are none."
     shown = ", ".join(candidates[:5]) + (", ..." if len(candidates) > 5 else "")
     return f" There are {len(candidates)}: {shown}."
+
+
+def select_layers(model: Model, pattern: str, *, option: str = "select") -> Model:
+    """Return the model with those layers only whose names match a glob, or else have the pattern as a part.
+
+    Raises
+    ------
+    ValueError
+        None does; the message names the `option`.
+
+    Examples
+    --------
+    >>> from importlib.resources import files
+    >>> from spectral_conv.models import read_model
+    >>> data = files("spectral_conv") / "data"
+    >>> model = read_model(data / "digits.safetensors", layers=data / "digits.layers.json")
+    >>> [layer.name for layer in select_layers(model, "depth").layers], len(select_layers(model, "d*").layers)
+    (['depthwise.weight'], 3)
+    """
+    layers = tuple(layer for layer in model.layers if matches(layer.name, pattern))
+    if not layers:
+        names = [layer.name for layer in model.layers]
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise ValueError(f"`{option}` must match a layer of {model.name}; got {pattern!r}. Its layers are {shown}.")
+    return dataclasses.replace(model, layers=layers)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name matches a glob, or has a pattern that is none as a part."""
+    return fnmatchcase(name, pattern if any(c in pattern for c in "*?[") else f"*{pattern}*")
