@@ -63,7 +63,7 @@ class TestNeverOnTheWrongSide:
             check_sides(conv, exact.lower)
 
     @given(operators())
-    @settings(max_examples=int(os.environ.get("BOUND_EXAMPLES", "120")))  # more of them in `make validate-full`
+    @settings(max_examples=int(os.environ.get("BOUND_EXAMPLES", "80")))  # more of them in `make validate-full`
     def test_random_operators(self, conv: ConvOperator) -> None:
         check_sides(conv, dense_norm(conv))
 

@@ -62,9 +62,8 @@ class TestGeometries:
         ],
         ids=repr,
     )
-    @pytest.mark.parametrize("share", [0.7, 0.2])
-    def test_feasible_near_and_the_gap_known(self, conv: ConvOperator, share: float, engine: str) -> None:
-        maximum = share * dense_norm(conv)
+    def test_feasible_near_and_the_gap_known(self, conv: ConvOperator, engine: str) -> None:
+        maximum = 0.3 * dense_norm(conv)
         found = orthogonal.clip(conv, maximum)
         check_clipped(conv, maximum, found)
         assert dense_norm(found.operator) >= maximum * (1.0 - 1e-2)  # hardly anything was given away
@@ -72,7 +71,7 @@ class TestGeometries:
             assert found.gap <= 5e-3
 
     @given(operators(), st.floats(0.05, 2.0))
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     def test_random_geometries(self, conv: ConvOperator, share: float) -> None:
         maximum = share * (dense_norm(conv) or 1.0)
         check_clipped(conv, maximum, orthogonal.clip(conv, maximum, maxiter=100))
