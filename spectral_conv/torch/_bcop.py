@@ -92,10 +92,10 @@ class BCOP(nn.Module):
         geometry = self._convolution.geometry
         out, into = weight.shape[0] // geometry.groups, weight.shape[1]
         widest, taps = max(out, into), sum(geometry.kernel_size) - geometry.ndim
-        return (
-            torch.randn(geometry.groups, into, out, dtype=weight.dtype, device=weight.device),
-            torch.randn(geometry.groups, taps, widest, widest // 2, dtype=weight.dtype, device=weight.device),
-        )
+        like = {"dtype": weight.dtype, "device": weight.device}
+        # Orthonormal from the start: larger entries with the same ranges would turn less with every step.
+        bases = torch.randn(geometry.groups, taps, widest, widest // 2, **like)
+        return polar(torch.randn(geometry.groups, into, out, **like)), torch.linalg.qr(bases)[0]
 
 
 def bcop_tensors(parameters: BcopParameters, like: Tensor) -> tuple[Tensor, Tensor]:
