@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "spectral_conv"
 
 # Rooms (modules and folders right under the package) by floor; rooms of one floor do not import each other.
 FLOORS = [
-    {"geometry", "graph", "results", "_kernels", "_threads"},
+    {"geometry", "graph", "results", "_kernels", "_threads", "_whole_file"},
     {"operator", "gram", "kernel_adjoint", "symbols"},
     {"spectrum"},
     {"bounds", "orthogonal"},

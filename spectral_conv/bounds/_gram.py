@@ -101,19 +101,19 @@ def gram(conv: ConvOperator, *, steps: int = 5, domain: str | None = None) -> Ev
 
 def _over_frequencies(conv: ConvOperator, waves: TapWaves, grid: Grid, steps: int, scope: str) -> Evaluation:
     frequencies, wanted = grid.frequencies, steps
-    rank = min(waves.residues * waves.taps.shape[1], waves.taps.shape[2])
+    rank = min(waves.rows, waves.taps.shape[2])
     while steps > 1 and _flops(len(frequencies), rank, steps) > _MOST_FLOPS:
         steps -= 1
     first = np.concatenate([_schatten(F, 1, 0.0) for _, F in chunks(waves, frequencies)])
     order = np.argsort(-first)
     value, where = 0.0, int(order[0])
-    step = max(1, (8 << 20) // (16 * waves.residues * waves.taps.shape[1] * waves.taps.shape[2]))
+    step = max(1, (8 << 20) // (16 * waves.rows * waves.taps.shape[2]))
     for start in range(0, len(order), step):
         part = order[start : start + step]
         found = _schatten(waves.transposed(frequencies[part]), steps, value)
         if found.max() > value:
             value, where = float(found.max()), int(part[found.argmax()])
-    rows = max(waves.residues * waves.taps.shape[1], waves.taps.shape[2])
+    rows = max(waves.rows, waves.taps.shape[2])
 
     def gradient() -> NDArray[np.floating]:
         u, s, vh = np.linalg.svd(waves.transposed(frequencies[where][None])[0], full_matrices=False)
@@ -162,7 +162,7 @@ def _rounding(rows: int, rank: int) -> float:
 
 
 def _over_pixels(conv: ConvOperator, waves: TapWaves, grid: Grid, steps: int, scope: str) -> Evaluation:
-    wanted, rank = steps, min(waves.residues * waves.taps.shape[1], waves.taps.shape[2])
+    wanted, rank = steps, min(waves.rows, waves.taps.shape[2])
     while steps > 1 and _too_much(_pixel_grid(conv, grid, steps), rank, steps):
         steps -= 1
     sizes = _pixel_grid(conv, grid, steps)
@@ -192,7 +192,7 @@ def _over_pixels(conv: ConvOperator, waves: TapWaves, grid: Grid, steps: int, sc
     del power, kernel
     # Each entry of the scaled kernel, whose frequencies have norms of at most 1, is off by the rounding of the powers
     # and of the FFT; the norm is at most the sum, so that the sum of these errors counts relative to it.
-    rows = max(waves.residues * waves.taps.shape[1], waves.taps.shape[2])
+    rows = max(waves.rows, waves.taps.shape[2])
     entries = math.prod(points) * rank
     fourier = 40.0 * UNIT * math.log2(2.0 * math.prod(points))
     excess = entries * (_rounding(rows, rank) + fourier * 2.0**-steps)
@@ -252,7 +252,7 @@ def _pixel_gradient(
         weight[..., -1] = 1.0
     transform = transform.reshape(len(frequencies), -1) * (weight.reshape(-1, 1) / math.prod(points))
     total = np.zeros(waves.taps.shape)
-    tall = waves.residues * waves.taps.shape[1] > waves.taps.shape[2]
+    tall = waves.rows > waves.taps.shape[2]
     rows_sum = 0.0
     for part, F in chunks(waves, frequencies):
         powers: list[NDArray[Any]] = [_first_gram(F) / scales[0]]

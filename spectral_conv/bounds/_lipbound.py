@@ -69,7 +69,7 @@ def lipbound(conv: ConvOperator, *, version: str = "outputs") -> Evaluation:
     frequencies = grid.frequencies
     largest, where = _largest(waves, frequencies, summed)
     root = math.sqrt(float(largest.sum()))
-    terms = waves.residues * waves.taps.shape[1] * waves.taps.shape[2]
+    terms = waves.rows * waves.taps.shape[2]
 
     def gradient() -> NDArray[np.floating]:
         total = np.zeros(waves.taps.shape)

@@ -111,7 +111,7 @@ def supremum_grid(conv: ConvOperator, excess: float) -> Grid:
 
 def chunks(waves: TapWaves, frequencies: NDArray[np.floating]) -> Iterator[tuple[slice, Complex]]:
     """Transposed symbols ``(n, residues * g, h)``, so many at a time as memory allows."""
-    entry = 16 * waves.residues * waves.taps.shape[1] * waves.taps.shape[2]
+    entry = 16 * waves.rows * waves.taps.shape[2]
     step = max(1, _CHUNK_BYTES // entry)
     for start in range(0, len(frequencies), step):
         part = slice(start, start + step)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spectral_conv._whole_file import write_whole
 from spectral_conv.cli.choices import PENALTIES, in_options, parse_penalty, parse_step, parse_target
-from spectral_conv.cli.files import PICTURES, check_writable, write_array, write_whole
+from spectral_conv.cli.files import PICTURES, check_writable, write_array
 from spectral_conv.cli.options import AsJson, File, InputSize, Layer, Layers, parse_size, read
 from spectral_conv.cli.output import INCOMPLETE, new_console, one_message, print_json
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from spectral_conv._whole_file import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,30 +44,6 @@ def check_writable(option: str, path: Path, suffixes: Sequence[str], taken: Sequ
             raise ValueError(f"`{option}` must not be {other}, which is used already. Choose another path.")
     if not path.parent.is_dir() or path.is_dir():
         raise ValueError(f"`{option}` must be a file in a folder that exists; got {os.fspath(path)!r}.")
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in its place.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written; what was there before stays.
-    """
-    # Beside it, because only within one file system a file is replaced in one piece.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}.") from error
 
 
 def write_array(path: Path, name: str, array: NDArray[np.floating]) -> None:

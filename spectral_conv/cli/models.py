@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_conv.cli.files import check_writable, write_whole
+from spectral_conv._whole_file import write_whole
+from spectral_conv.cli.files import check_writable
 from spectral_conv.cli.options import (
     AsJson,
     File,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
+from spectral_conv._whole_file import write_whole
 from spectral_conv.models._model import ModelError
 from spectral_conv.models._stored import Bytes, Verbatim
 
@@ -39,21 +39,13 @@ def write_safetensors(
         The file cannot be written; what was there before stays.
     """
     ordered = sorted(tensors, key=lambda tensor: -_itemsize(tensor.type))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # in one folder, for a rename in one piece
-    try:
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(_header(ordered, metadata))
-                for tensor in ordered:
-                    _write(stream, tensor, replaced)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}.") from error
+
+    def write(stream: IO[bytes]) -> None:
+        stream.write(_header(ordered, metadata))
+        for tensor in ordered:
+            _write(stream, tensor, replaced)
+
+    write_whole(path, write)
 
 
 def _header(tensors: list[Verbatim], metadata: Mapping[str, str]) -> bytes:

@@ -75,7 +75,7 @@ class VerifiedSymbol:
         self.waves = TapWaves(geometry, group_taps(geometry, conv.plain_kernel, 0))
         last = len(grid) - 1
         self._lines = [axis.frequencies(half=i == last) for i, axis in enumerate(grid)]
-        self._rows = self.waves.residues * self.waves.taps.shape[1]
+        self._rows = self.waves.rows
         self._columns = self.waves.taps.shape[2]
         self.order, other = sorted((self._rows, self._columns))
         self.frobenius = taps_norm(self.waves)

@@ -54,6 +54,11 @@ class TapWaves:
         self.residues = int(np.prod(geometry.stride))
         self.taps = taps.reshape(len(self.shift), *taps.shape[-2:])
 
+    @property
+    def rows(self) -> int:
+        """Rows of the transposed symbol: residues of the stride times input channels."""
+        return self.residues * self.taps.shape[1]
+
     def transposed(self, t: NDArray[np.floating], dtype: type = np.complex128) -> Complex:
         """Return the transposed symbols ``(..., residues * g, h)`` at the frequencies `t` (..., axes)."""
         angles = t @ self.shift.T
@@ -108,7 +113,7 @@ def _same(t: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
 
 def _scan(waves: TapWaves, frequencies: NDArray[np.floating]) -> tuple[NDArray[np.floating], Complex]:
     """Largest singular values, nearly, and right singular vectors."""
-    rows = waves.residues * waves.taps.shape[1]
+    rows = waves.rows
     values, vectors = np.empty(len(frequencies)), np.empty((len(frequencies), rows), np.complex64)
     chunk = max(1, _CHUNK_BYTES // (8 * rows * waves.taps.shape[2]))
     start = np.random.default_rng(0).standard_normal(rows).astype(np.complex64)
