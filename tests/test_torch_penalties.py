@@ -138,14 +138,49 @@ def test_derivatives_of_both_orders(
 
 @pytest.mark.parametrize(("shape", "size", "layer"), GEOMETRIES, ids=str)
 @pytest.mark.parametrize("penalty", [sct.spectral_norm, sct.smallest_singular_value])
-def test_singular_values_have_a_first_derivative_and_refuse_a_second(
+def test_derivatives_of_singular_values_of_both_orders(
     penalty: Any, shape: tuple[int, ...], size: tuple[int, ...], layer: dict[str, Any]
 ) -> None:
     weight = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: penalty(w, size, **layer), weight, atol=1e-5, fast_mode=True)
-    slope = torch.autograd.grad(penalty(weight, size, **layer), weight, create_graph=True)[0]
-    with pytest.raises(NotApplicableError, match="not twice differentiable here"):
-        slope.sum().backward()
+
+    def value(w: Any) -> Any:
+        return penalty(w, size, **layer)
+
+    assert torch.autograd.gradcheck(value, weight, atol=1e-5, fast_mode=True)
+    assert torch.autograd.gradgradcheck(value, weight, atol=1e-5, fast_mode=True)
+
+
+@pytest.mark.parametrize(("kernel", "size", "stride"), [((3, 3), (6, 6), 1), ((5, 4), (7, 6), 2), ((2,), (5,), 1)])
+def test_the_gap_of_many_layers_is_the_sum(kernel: tuple[int, ...], size: tuple[int, ...], stride: int) -> None:
+    def layer() -> Any:
+        kind = nn.Conv2d if len(kernel) == 2 else nn.Conv1d
+        return kind(2, 2, kernel, stride=stride, padding=1, bias=False, dtype=torch.float64)
+
+    class Parallel(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(layer() for _ in range(7))
+
+        def forward(self, x: Any) -> Any:
+            return sum(conv(x) for conv in self.layers)
+
+    torch.manual_seed(0)
+    model = Parallel()
+    found = sct.regularize(model, {"orthogonality_gap": 0.5}, input_shape=(2, *size))
+    weights = [conv.weight for conv in model.layers]
+    wanted = sum(0.5 * sct.orthogonality_gap(w, size, stride=stride, padding=1) for w in weights)
+    assert_close(found, float(wanted), "float64")
+    for slope, reference in zip(
+        torch.autograd.grad(found, weights), torch.autograd.grad(wanted, weights), strict=True
+    ):
+        torch.testing.assert_close(slope, reference)
+
+
+def test_a_multiple_singular_value_has_no_second_derivative() -> None:
+    weight = torch.eye(2, dtype=torch.float64)[..., None, None].requires_grad_()  # M = I
+    slope = torch.autograd.grad(sct.spectral_norm(weight, (3, 3)), weight, create_graph=True)[0]
+    with pytest.raises(NotApplicableError, match="so near to another one that its vectors turn at once"):
+        (slope * torch.randn(2, 2, 1, 1, dtype=torch.float64)).sum().backward()
 
 
 def test_gradients_are_those_of_numpy() -> None:

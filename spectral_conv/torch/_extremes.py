@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from spectral_conv.geometry import ConvGeometry
-from spectral_conv.operator import ConvOperator
 from spectral_conv.spectrum import singular_triplets
 from spectral_conv.spectrum.triplets import Which
-from spectral_conv.torch._layers import geometry_of_weight
+from spectral_conv.torch._layers import geometry_of_weight, operator_of
 from spectral_conv.torch._plain_convolution import PlainConvolution
 from spectral_conv.torch._precision import full_precision
 from spectral_conv.torch._singular_value import SingularValue
@@ -35,7 +34,12 @@ def spectral_norm(weight: Tensor, input_shape: int | Sequence[int], *, rtol: flo
     Tensor
         A number; its slope is ``u v^T`` with the exact singular vectors, one subgradient where the value is multiple.
         It is found on the CPU by `singular_triplets`: in every training step take the parametrization `SpectralNorm`
-        or a bound. A second derivative raises `NotApplicableError`.
+        or a bound. The second derivative solves a linear system with the layer by MINRES.
+
+    Raises
+    ------
+    NotApplicableError
+        From a second derivative, of a value that is 0 or multiple.
 
     References
     ----------
@@ -95,10 +99,3 @@ def _extreme(weight: Tensor, geometry: ConvGeometry, which: Which, rtol: float) 
         weight, weight.new_tensor(float(found.values[0])), *pair, PlainConvolution(geometry)
     )
     return value
-
-
-def operator_of(weight: Tensor, geometry: ConvGeometry) -> ConvOperator:
-    """The layer on the CPU in double precision."""
-    plain = weight.detach().to("cpu", torch.float64).movedim((0, 1), (-1, -2))
-    kernel = plain.transpose(-1, -2) if geometry.transposed else plain
-    return ConvOperator.from_geometry(geometry, np.ascontiguousarray(kernel.numpy()))

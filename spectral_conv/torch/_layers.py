@@ -7,10 +7,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spectral_conv.geometry import ConvGeometry
+from spectral_conv.operator import ConvOperator
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -69,6 +71,13 @@ def geometry_of_weight(
         transposed=transposed,
         output_padding=output_padding,
     )
+
+
+def operator_of(weight: Tensor, geometry: ConvGeometry) -> ConvOperator:
+    """The layer on the CPU in double precision."""
+    plain = weight.detach().to("cpu", torch.float64).movedim((0, 1), (-1, -2))
+    kernel = plain.transpose(-1, -2) if geometry.transposed else plain
+    return ConvOperator.from_geometry(geometry, np.ascontiguousarray(kernel.numpy()))
 
 
 def convolutions(

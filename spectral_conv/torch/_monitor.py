@@ -21,8 +21,7 @@ from spectral_conv.results import Enclosure, NotApplicableError
 from spectral_conv.spectrum.tracker import ExtremeTracker
 from spectral_conv.store import SpectrumStore
 from spectral_conv.symbols import circulant_singular_values
-from spectral_conv.torch._extremes import operator_of
-from spectral_conv.torch._layers import convolutions
+from spectral_conv.torch._layers import convolutions, operator_of
 
 if TYPE_CHECKING:
     import xarray as xr

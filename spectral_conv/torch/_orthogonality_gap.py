@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import scipy.sparse
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import Function
 
 from spectral_conv.geometry import ConvGeometry
-from spectral_conv.gram import AxisPairs, axis_pairs
 from spectral_conv.torch._layers import geometry_of_weight
-from spectral_conv.torch._precision import full_precision
+from spectral_conv.torch._pair_sets import pair_sets
+from spectral_conv.torch._precision import full, full_precision
 
 # A table of sets with more entries than this is stored sparse: long strided kernels.
 _DENSE = 1 << 22
+# Products of weights that are worked on at one time: so many bytes stay in the cache.
+_CHUNK_BYTES = 1 << 20
 
 
 @full_precision
@@ -28,8 +33,8 @@ def orthogonality_gap(
     r"""How far the layer is from ``sqrt(alpha)`` times an isometry: ``||M^T M - alpha I||_F^2``.
 
     The blocks of the Gram matrix are sums of products ``K[a] K[b]^T`` over few different sets of tap pairs
-    (`spectral_conv.gram`): one matrix product makes them all, and neither time nor memory depend on the image size.
-    Where M is wider than high the same is done with ``M M^T``, which differs by the constant
+    (`spectral_conv.gram`): one stack of small products makes them all, and neither time nor memory depend on the
+    image size. Where M is wider than high the same is done with ``M M^T``, which differs by the constant
     ``alpha^2 (columns - rows)``.
 
     Parameters
@@ -56,139 +61,181 @@ def orthogonality_gap(
     >>> orthogonality_gap(2 * torch.eye(3)[..., None, None], (4, 4))  # M = 2 I of order 48: 48 (4 - 1)^2
     tensor(432.)
     """
-    geometry = geometry_of_weight(weight, input_shape, **layer)
+    return total_gap([weight], geometry_of_weight(weight, input_shape, **layer), alpha=alpha)
+
+
+def total_gap(weights: Sequence[Tensor], geometry: ConvGeometry, *, alpha: float = 1.0) -> Tensor:
+    """Sum of `orthogonality_gap` over weights of one geometry, precision and device."""
     if not math.isfinite(alpha):
         raise ValueError(f"`alpha` must be a finite number; got {alpha!r}.")
-    plan = _plan(geometry, weight.dtype, weight.device)
-    # (groups, own channels of a block, summed channels, *taps)
-    own = weight.unflatten(0, (geometry.groups, -1))
-    own = own if plan.outer else own.transpose(1, 2)
-    ndim, (groups, channels, summed) = geometry.ndim, own.shape[:3]
-    stacked = own.permute(0, *range(3, 3 + ndim), 1, 2).reshape(groups, -1, summed)
-    products: Tensor = _GramProduct.apply(stacked)
-    sizes = geometry.kernel_size
-    table = products.reshape(groups, *sizes, channels, *sizes, channels)
-    # Taps of both factors side by side, axis by axis: (k1, k1, k2, k2, ..., groups, channels, channels).
-    order = [side for i in range(ndim) for side in (1 + i, 2 + ndim + i)]
-    table = table.permute(*order, 0, 1 + ndim, 2 + 2 * ndim)
-    for axis in plan.axes:
-        joined = table.flatten(0, 1)
-        table = _Sets.apply(joined.flatten(1), axis.member).unflatten(1, joined.shape[1:])
-        # The sets of this axis go last among the axes, so that the next one stands first.
-        table = table.movedim(0, -4)
-    square = (table - plan.identity * alpha).square().sum(dim=(-3, -2, -1))
-    return (plan.counts * square).sum() + plan.unread * alpha**2
+    if not geometry.read_taps.any():
+        # No tap meets a pixel: M = 0.
+        return torch.stack([0.0 * weight.sum() for weight in weights]).sum() + (
+            len(weights) * geometry.shape[1] * alpha**2
+        )
+    with torch.autocast(weights[0].device.type, enabled=False):
+        total: Tensor = _Gap.apply(geometry, alpha, *map(full, weights))
+    return total
 
 
-class _GramProduct(Function):
-    """``A A^T`` of a stack of matrices: backwards one product instead of two."""
+class _Gap(Function):
+    """The gaps and at once their gradients, from what is in the cache just then."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        ctx.save_for_backward(matrix)
-        return matrix @ matrix.mT
+    def forward(ctx: Any, geometry: ConvGeometry, alpha: float, *weights: Tensor) -> Tensor:
+        plan = _plan(geometry, weights[0].dtype, weights[0].device)
+        total, gradients = weights[0].new_full((), len(weights) * plan.unread * alpha**2), []
+        for stack in plan.stacks(weights):
+            first, second = plan.factors(stack)
+            blocks = plan.blocks(first, second, alpha)
+            weighted = plan.counts * blocks
+            total += torch.linalg.vecdot(weighted, blocks).sum()
+            gradients.extend(plan.gradients(weighted, first, second))
+        ctx.plan, ctx.alpha = plan, alpha
+        ctx.save_for_backward(*weights, *gradients)
+        return total
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Tensor:
-        (matrix,) = ctx.saved_tensors
-        return (cotangent + cotangent.mT) @ matrix
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+        weights, gradients = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+        if torch.is_grad_enabled():
+            # The gradient will be differentiated itself: made again, of operations that PyTorch follows.
+            plan: _Plan = ctx.plan
+            stacks = plan.stacks(weights)
+            blocks = [plan.blocks(*plan.factors(stack), ctx.alpha) for stack in stacks]
+            total = torch.stack([(plan.counts * part.square()).sum() for part in blocks]).sum()
+            gradients = torch.autograd.grad(total, weights, create_graph=True)
+        return None, None, *(cotangent * gradient for gradient in gradients)
 
 
-class _Sets(Function):
-    """A constant matrix, dense or sparse, times a table: linear, so that its derivative is of the same kind."""
+def _times(matrix: Tensor, table: Tensor) -> Tensor:
+    """A matrix along the second of three axes."""
+    if matrix.layout == torch.strided:
+        return torch.matmul(matrix, table)
+    columns = table.movedim(1, 0)
+    product: Tensor = _SparseProduct.apply(matrix, columns.flatten(1))
+    return product.unflatten(1, columns.shape[1:]).movedim(0, 1)
+
+
+class _SparseProduct(Function):
+    """A constant sparse matrix times a table: linear, so that its derivative is of the same kind."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, member: Tensor) -> Tensor:
-        ctx.member = member
-        return member @ table
+    def forward(ctx: Any, matrix: Tensor, table: Tensor) -> Tensor:
+        ctx.matrix = matrix
+        return matrix @ table
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
-        return _Sets.apply(cotangent, ctx.member.t()), None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _AxisSets:
-    """Sets of tap pairs along one axis: their members ``(sets, k k)``, counts, and which join a pixel with itself."""
-
-    member: Tensor
-    counts: Tensor
-    diagonal: Tensor
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor]:
+        return None, _SparseProduct.apply(ctx.matrix.t(), cotangent)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """The different blocks of the smaller Gram matrix.
+    """How the different blocks of the smaller Gram matrix are made.
 
     Attributes
     ----------
     outer : bool
         Whether they are those of ``P P^T`` of the plain convolution P.
-    axes : tuple of _AxisSets
-        Per axis; along the first one of each pair of mirrored sets.
-    counts : (*sets) Tensor
-        How often each block occurs.
-    identity : (*sets, 1, channels, channels) Tensor
-        1 on the diagonals of blocks that join a pixel with itself.
+    groups : int
+        Of the layer; each has blocks of its own.
+    kernel_size : tuple of int
+        Taps along each axis.
+    first, second : (pairs,) int64 Tensors
+        The taps of each pair, all axes together.
+    sets : tuple of (sets, pairs) Tensors
+        How often each pair is in each set: of all axes together, or of each axis; sparse where they are large.
+    counts, diagonal : (sets, 1, 1) Tensors
+        How often each block occurs, and 1 where it joins a pixel with itself.
     unread : int
         Rows of ``M^T M`` that no block holds.
     """
 
     outer: bool
-    axes: tuple[_AxisSets, ...]
+    groups: int
+    kernel_size: tuple[int, ...]
+    first: Tensor
+    second: Tensor
+    sets: tuple[Tensor, ...]
     counts: Tensor
-    identity: Tensor
+    diagonal: Tensor
     unread: int
+
+    def stacks(self, weights: Sequence[Tensor]) -> Iterator[Tensor]:
+        """So many weights at a time as fit into the cache with their products."""
+        summed = weights[0].shape[1] if self.outer else weights[0].shape[0] // self.groups
+        channels = weights[0].numel() // (self.groups * math.prod(self.kernel_size) * summed)
+        product = self.groups * channels**2 * weights[0].element_size()
+        step = max(1, _CHUNK_BYTES // (len(self.first) * product))
+        for start in range(0, len(weights), step):
+            yield torch.stack(tuple(weights[start : start + step]))
+
+    def factors(self, stack: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors of each product, ``(pairs, weights * groups, channels, summed channels)``."""
+        own = stack.flatten(3).unflatten(1, (self.groups, -1)).flatten(0, 1)  # (weights * groups, h, g, taps)
+        taps = own.permute(3, 0, 1, 2) if self.outer else own.permute(3, 0, 2, 1)
+        taps = taps.contiguous()
+        return taps[self.first], taps[self.second]
+
+    def blocks(self, first: Tensor, second: Tensor, alpha: float) -> Tensor:
+        """All different blocks of ``M^T M - alpha I``, ``(sets, weights * groups, channels^2)``."""
+        products = torch.bmm(first.flatten(0, 1), second.flatten(0, 1).mT)
+        channels, table = products.shape[-1], products
+        before = 1
+        for member in self.sets:
+            table = _times(member, table.reshape(before, member.shape[1], -1))
+            before *= member.shape[0]
+        table = table.reshape(len(self.counts), -1, channels, channels)
+        table.diagonal(dim1=-2, dim2=-1).sub_(alpha * self.diagonal)
+        return table.flatten(2)
+
+    def gradients(self, blocks: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Gradients by the weights of the squared norm of all blocks, from the blocks times their counts."""
+        table = blocks
+        before = len(self.counts)
+        for member in reversed(self.sets):
+            before //= member.shape[0]
+            table = _times(member.t(), table.reshape(before, member.shape[0], -1))
+        table = table.reshape(-1, first.shape[2], first.shape[2])
+        taps = first.new_zeros((math.prod(self.kernel_size), *first.shape[1:]))
+        taps.index_add_(0, self.first, torch.bmm(table, second.flatten(0, 1)).view_as(first), alpha=2)
+        taps.index_add_(0, self.second, torch.bmm(table.mT, first.flatten(0, 1)).view_as(first), alpha=2)
+        own = taps.permute(1, 2, 3, 0) if self.outer else taps.permute(1, 3, 2, 0)
+        return own.unflatten(0, (-1, self.groups)).flatten(1, 2).unflatten(-1, self.kernel_size)
 
 
 @functools.lru_cache(maxsize=256)
 def _plan(geometry: ConvGeometry, dtype: torch.dtype, device: torch.device) -> _Plan:
     rows, columns = geometry.shape
     outer = (rows < columns) != geometry.transposed
-    pairs = [axis_pairs(axis, outer=outer) for axis in geometry.axes]
-    axes = tuple(
-        _axis_sets(p, k, mirrored=i == 0, like=torch.empty(0, dtype=dtype, device=device))
-        for i, (p, k) in enumerate(zip(pairs, geometry.kernel_size, strict=True))
-    )
-    counts, diagonal = axes[0].counts, axes[0].diagonal
-    for axis in axes[1:]:
-        counts, diagonal = counts[..., None] * axis.counts, diagonal[..., None] * axis.diagonal
+    sets = pair_sets(geometry.axes, outer=outer)
+    taps = np.zeros((1, 2), np.int64)
+    counts: NDArray[np.floating] = np.ones(1)
+    diagonal: NDArray[np.floating] = np.ones(1)
+    for part in sets:
+        taps = (taps[:, None] * part.size + part.taps).reshape(-1, 2)
+        counts, diagonal = np.kron(counts, part.counts), np.kron(diagonal, part.diagonal)
     channels = geometry.plain_channels[1 if outer else 0]
-    block = torch.eye(channels // geometry.groups, dtype=dtype, device=device)
-    read = math.prod(int(p.counts[p.diagonal].sum()) for p in pairs)
     return _Plan(
         outer=outer,
-        axes=axes,
-        counts=counts,
-        identity=diagonal[..., None, None, None] * block,
-        unread=columns - read * channels,
+        groups=geometry.groups,
+        kernel_size=geometry.kernel_size,
+        first=torch.from_numpy(taps[:, 0].copy()).to(device),
+        second=torch.from_numpy(taps[:, 1].copy()).to(device),
+        sets=tuple(_tensor(part.member).to(device, dtype) for part in sets),
+        counts=torch.from_numpy(counts[:, None, None]).to(device, dtype),
+        diagonal=torch.from_numpy(diagonal[:, None, None]).to(device, dtype),
+        unread=columns - channels * int(counts @ diagonal),
     )
 
 
-def _axis_sets(pairs: AxisPairs, k: int, *, mirrored: bool, like: Tensor) -> _AxisSets:
-    """Of two sets with the taps of the pairs exchanged, whose blocks are transposes, one counts twice."""
-    names = [
-        (bool(own), tuple(map(tuple, taps.tolist()))) for own, taps in zip(pairs.diagonal, pairs.sets, strict=True)
-    ]
-    place = {name: i for i, name in enumerate(names)}
-    kept, weights = [], []
-    for i, (own, taps) in enumerate(names):
-        other = place[own, tuple(sorted((b, a) for a, b in taps))]
-        if mirrored and other < i:
-            continue
-        kept.append(i)
-        weights.append(2.0 if mirrored and other != i else 1.0)
-    lengths = [len(pairs.sets[i]) for i in kept]
-    row = torch.repeat_interleave(torch.arange(len(kept)), torch.tensor(lengths, dtype=torch.long))
-    column = torch.tensor([a * k + b for i in kept for a, b in names[i][1]], dtype=torch.long)
-    shape = (len(kept), k * k)
-    ones = torch.ones(len(column), dtype=like.dtype)
-    member = torch.sparse_coo_tensor(torch.stack([row, column]), ones, shape, check_invariants=False).coalesce()
-    if math.prod(shape) <= _DENSE:
-        member = member.to_dense()
-    counts = [float(pairs.counts[i]) * weight for i, weight in zip(kept, weights, strict=True)]
-    return _AxisSets(
-        member=member.to(like.device),
-        counts=like.new_tensor(counts),
-        diagonal=like.new_tensor([float(names[i][0]) for i in kept]),
-    )
+def _tensor(member: scipy.sparse.csr_array) -> Tensor:
+    if math.prod(member.shape) <= _DENSE:
+        return torch.from_numpy(member.toarray())
+    entries = member.tocoo()
+    places = torch.from_numpy(np.stack(entries.coords).astype(np.int64))
+    return torch.sparse_coo_tensor(
+        places, torch.from_numpy(entries.data), member.shape, check_invariants=False
+    ).coalesce()

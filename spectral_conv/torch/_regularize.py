@@ -14,15 +14,28 @@ from spectral_conv.torch._frobenius import frobenius
 from spectral_conv.torch._gram import gram
 from spectral_conv.torch._layers import convolutions
 from spectral_conv.torch._lipbound import lipbound
-from spectral_conv.torch._orthogonality_gap import orthogonality_gap
+from spectral_conv.torch._orthogonality_gap import total_gap
 
+
+def _each(penalty: Callable[..., Tensor], sign: float = 1.0) -> Callable[..., Tensor]:
+    """Sum a penalty over weights of one geometry."""
+
+    def total(weights: Sequence[Tensor], geometry: ConvGeometry, **options: Any) -> Tensor:
+        layer = {name: getattr(geometry, name) for name in _LAYER}
+        values = [penalty(weight, geometry.input_shape, **layer, **options) for weight in weights]
+        return sign * torch.stack(values).sum()
+
+    return total
+
+
+_LAYER = ("stride", "padding", "padding_mode", "dilation", "groups", "transposed", "output_padding")
 _PENALTIES: dict[str, Callable[..., Tensor]] = {
-    "orthogonality_gap": orthogonality_gap,
-    "frobenius": frobenius,
-    "smallest_singular_value": lambda *args, **layer: -smallest_singular_value(*args, **layer),
-    "spectral_norm": spectral_norm,
-    "lipbound": lipbound,
-    "gram": gram,
+    "orthogonality_gap": total_gap,
+    "frobenius": _each(frobenius),
+    "smallest_singular_value": _each(smallest_singular_value, sign=-1.0),
+    "spectral_norm": _each(spectral_norm),
+    "lipbound": _each(lipbound),
+    "gram": _each(gram),
 }
 
 
@@ -70,23 +83,18 @@ def regularize(
     if not penalties:
         raise ValueError(f"`penalties` must name at least one of {', '.join(map(repr, _PENALTIES))}; got none.")
     chosen = {checked_word("penalties", name, tuple(_PENALTIES)): _parts(given) for name, given in penalties.items()}
-    total: Tensor | None = None
+    alike: dict[tuple[ConvGeometry, torch.dtype, torch.device], list[Tensor]] = {}
     for _, module, geometry in convolutions(model, input_shape, layers):
         weight = module.weight
-        for name, (factor, options) in chosen.items():
-            term = factor * _PENALTIES[name](weight, geometry.input_shape, **described(geometry), **options)
-            total = term if total is None else total + term
-    if total is None:
-        like = next(model.parameters())
-        return torch.zeros((), dtype=like.dtype, device=like.device)
-    return total
+        alike.setdefault((geometry, weight.dtype, weight.device), []).append(weight)
+    terms = [
+        factor * _PENALTIES[name](weights, geometry, **options)
+        for (geometry, _, _), weights in alike.items()
+        for name, (factor, options) in chosen.items()
+    ]
+    like = next(model.parameters())
+    return sum(terms, torch.zeros((), dtype=like.dtype, device=like.device))
 
 
 def _parts(given: float | tuple[float, Mapping[str, Any]]) -> tuple[float, Mapping[str, Any]]:
     return given if isinstance(given, tuple) else (float(given), {})
-
-
-def described(geometry: ConvGeometry) -> dict[str, Any]:
-    """The geometry as the keyword arguments of a penalty."""
-    names = ("stride", "padding", "padding_mode", "dilation", "groups", "transposed", "output_padding")
-    return {name: getattr(geometry, name) for name in names}

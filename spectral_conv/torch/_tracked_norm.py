@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from spectral_conv.geometry import ConvGeometry
 from spectral_conv.results import SingularTriplets
 from spectral_conv.spectrum import singular_triplets
-from spectral_conv.torch._extremes import operator_of
+from spectral_conv.torch._layers import operator_of
 from spectral_conv.torch._plain_convolution import PlainConvolution
 from spectral_conv.torch._plane_waves import PlaneWaves
 from spectral_conv.torch._precision import full

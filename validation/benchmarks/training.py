@@ -53,8 +53,7 @@ def _penalized(torch: Any, rounds: int) -> Row:
 
     import spectral_conv.torch as sct
     from spectral_conv import regularizers
-    from spectral_conv.torch._extremes import operator_of
-    from spectral_conv.torch._layers import convolutions
+    from spectral_conv.torch._layers import convolutions, operator_of
 
     torch.manual_seed(0)
     plain = _resnet20(torch)
@@ -101,8 +100,7 @@ def _paired(
 
 
 def _norms(torch: Any, model: Any) -> list[float]:
-    from spectral_conv.torch._extremes import operator_of
-    from spectral_conv.torch._layers import convolutions
+    from spectral_conv.torch._layers import convolutions, operator_of
 
     with torch.no_grad():
         return [
