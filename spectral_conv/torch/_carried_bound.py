@@ -33,9 +33,10 @@ _EXCESS, _MARGIN = 0.02, 0.005
 # A coarser grid is worth its factor where it has fewer points than this share of the torus.
 _COARSER = 0.8
 # The carried bound and the factor of the grid together may make the bound so much larger.
-_BUDGET = 0.07
-# Steps of the power method before a proof, proofs at first, steps where one fails; a smaller gain of theirs is none.
-_STEPS, _FIRST_ROUNDS, _MORE_STEPS, _GAIN = 2, 8, 6, 1e-3
+_BUDGET = 0.06
+# Before a proof: steps of the power method at so many frequencies with the largest values, and one at all others;
+# steps where a proof fails, whose smaller gain is none; proofs at first.
+_STEPS, _WATCHED, _MORE_STEPS, _GAIN, _FIRST_ROUNDS = 3, 12, 6, 1e-3, 8
 # Weights in single precision are proved in it as long as the rounding of the square is less than this.
 _SINGLE = 0.01
 # The norm of the change is computed in the precision of the weight: this covers the rounding.
@@ -67,6 +68,7 @@ class CarriedBound(nn.Module):
         grids = _grids(geometry, weight.dtype, weight.device)
         size = max(len(grid.phases.cosines) for grid in grids) * geometry.groups
         start = torch.randn((size, _rank(geometry), 2), generator=torch.Generator().manual_seed(0))
+        start = start / start.norm(dim=(1, 2), keepdim=True)
         found = self._prove(weight, start.to(weight), 0)
         for _ in range(_FIRST_ROUNDS):
             found = self._prove(weight, found.vectors, found.twist)
@@ -79,8 +81,8 @@ class CarriedBound(nn.Module):
         # Real numbers, lest a change of the model's precision drops the imaginary parts.
         self.register_buffer("vectors", found.vectors.to(weight.dtype))
 
-    def forward(self, weight: Tensor, *, keep: bool) -> Tensor:
-        """Return a bound of the norm of a weight, with a slope; `keep` what was proved for it, or do not."""
+    def forward(self, weight: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
+        """A bound of the norm of a weight, and its slope; `keep` what was proved for it, or do not."""
         with torch.no_grad():
             fixed = weight.detach()
             bound, slope = self._carried(fixed), self.slope
@@ -95,9 +97,7 @@ class CarriedBound(nn.Module):
                     self.twist.fill_(found.twist)
             slope = slope.to(fixed.dtype)
             # Bounds are homogeneous in the weight: <slope, weight> is the bound.
-            slope = slope * (bound / (slope * fixed).sum())
-        along = (slope * weight).sum()
-        return bound + (along - along.detach())
+            return bound, slope * (bound / torch.dot(slope.flatten(), fixed.flatten()))
 
     def _most(self) -> float:
         """How far above the proved bound a carried one may lie."""
@@ -120,11 +120,11 @@ class CarriedBound(nn.Module):
         for part, phases in grid.phases.chunks(used):
             F = phases.symbols(used).flatten(0, 1)
             own = slice(part.start * geometry.groups, part.start * geometry.groups + len(F))
-            A = F @ F.mH if F.shape[-2] <= F.shape[-1] else F.mH @ F
-            x = _powers(A, torch.view_as_complex(vectors[own].to(dtype).contiguous())[..., None], _STEPS)
-            squares.append(_proved_square(A, x))
-            likely.append(_quotients(A, x))
-            near.append(x[..., 0])
+            F = F if F.shape[1] <= F.shape[2] else F.mH
+            square, quotients, x = _proved_square(F, torch.view_as_complex(vectors[own].to(dtype).contiguous()))
+            squares.append(square)
+            likely.append(quotients)
+            near.append(x)
         best, x = int(torch.cat(likely).argmax()), torch.cat(near)
         bound = torch.stack(squares).max().double() * (1.0 + _rounding(geometry, dtype))
         # Of the division by the bound: with absolute weights the norm of each tap is at most sqrt(rank) times larger.
@@ -202,39 +202,47 @@ def _rounding(geometry: ConvGeometry, dtype: torch.dtype) -> float:
     return rank * terms * torch.finfo(dtype).eps
 
 
-def _powers(A: Tensor, x: Tensor, steps: int) -> Tensor:
-    """Few steps of the power method, ``(n, rank, 1)``."""
-    for _ in range(steps):
-        x = A @ x
-    return x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)
+def _step(R: Tensor, square: float, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A step of the power method with ``A = square I - R`` on unit vectors ``(n, rank)``; quotients before it."""
+    y = square * x - (R @ x[..., None])[..., 0]
+    quotients = torch.linalg.vecdot(x, y).real
+    lengths = torch.linalg.vector_norm(y, dim=1, keepdim=True)
+    return y / lengths.clamp_min(torch.finfo(lengths.dtype).tiny), quotients
 
 
-def _quotients(A: Tensor, x: Tensor) -> Tensor:
-    return (x.mH @ (A @ x)).real[:, 0, 0]
+def _proved_square(F: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A bound of ``||F||^2`` of all of a stack of matrices ``(n, rank, more)``, a little above the largest one seen.
 
-
-def _proved_square(A: Tensor, x: Tensor) -> Tensor:
-    """A bound of the largest eigenvalue of all of a stack of Gram matrices, a little above the largest one seen."""
-    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-    limits = torch.view_as_real(A).square().sum(dim=(1, 2, 3)).sqrt()
-    seen, margin = _quotients(A, x).max(), _MARGIN
+    From unit vectors ``(n, rank)``; with it Rayleigh quotients and vectors that are nearer to the largest ones, most
+    of all where the quotients are large.
+    """
+    # R = square I - F F^H, in one place of memory from the beginning to the proof that it is positive definite.
+    R, square = (F @ F.mH).neg_(), 0.0
+    x, quotients = _step(R, square, x)
+    left = torch.arange(len(F), device=F.device)
+    watched = inside = quotients.topk(min(_WATCHED, len(F))).indices
+    steps, seen, margin = _STEPS, 0.0, _MARGIN
     while True:
-        square = seen * (1.0 + margin) ** 2
-        left = torch.nonzero(limits >= square)[:, 0]
-        if not len(left):
-            return square
-        A, x, limits = A[left], x[left], limits[left]
-        failed = torch.linalg.cholesky_ex(square * identity - A).info != 0
-        if not failed.any():
-            return square
-        # What passes at this bound passes at every larger one: only the others are looked at again.
-        A, x, limits = A[failed], x[failed], limits[failed]
-        x = _powers(A, x, _MORE_STEPS)
-        higher = _quotients(A, x).max()
-        if higher > seen * (1.0 + _GAIN):
-            seen = higher
+        part, y = R[inside], x[watched]
+        for _ in range(steps):
+            y, found = _step(part, square, y)
+        x[watched], quotients[watched] = y, found
+        highest = float(quotients.max())
+        if highest <= 0.0:
+            # Nothing is seen, probably because there is nothing: the squares of all entries are a bound, too.
+            return torch.view_as_real(F).square().sum(dim=(1, 2, 3)).max(), quotients, x
+        if highest > seen * (1.0 + _GAIN):
+            seen = highest
         else:
             margin *= 2.0
+        before, square = square, seen * (1.0 + margin) ** 2
+        R.diagonal(dim1=1, dim2=2).add_(square - before)
+        failed = torch.linalg.cholesky_ex(R).info != 0
+        if not failed.any():
+            return quotients.new_tensor(square), quotients, x
+        # What passes at this bound passes at every larger one: only the others are looked at again.
+        watched = left = left[failed]
+        R, inside, steps = R[failed], slice(None), _MORE_STEPS
 
 
 def _outer(weight: Tensor, phases: Phases, where: int, vector: Tensor) -> Tensor:
@@ -272,12 +280,12 @@ def _lowest(grids: tuple[_ProofGrid, ...], outer: Tensor, weight: Tensor, group:
 
 
 def _reads_times_norm(change: Tensor, geometry: ConvGeometry) -> Tensor:
-    """Bound ``||M||`` of a weight by its two reshapings."""
+    """Bound ``||M||`` of a weight by the better one of its reshapings."""
     by_group = change.unflatten(0, (geometry.groups, -1))
-    columns = by_group.flatten(2)  # (groups, h, g * taps)
-    rows = by_group.transpose(1, 2).flatten(2)  # (groups, g, h * taps)
     stack, row = _reads(geometry)
-    return torch.minimum(stack * _norm_bound(columns), row * _norm_bound(rows))
+    if stack <= row:
+        return stack * _norm_bound(by_group.flatten(2))  # (groups, h, g * taps)
+    return row * _norm_bound(by_group.transpose(1, 2).flatten(2))  # (groups, g, h * taps)
 
 
 def _norm_bound(D: Tensor) -> Tensor:

@@ -88,9 +88,8 @@ class _Gap(Function):
         for stack in plan.stacks(weights):
             first, second = plan.factors(stack)
             blocks = plan.blocks(first, second, alpha)
-            weighted = plan.counts * blocks
-            total += torch.linalg.vecdot(weighted, blocks).sum()
-            gradients.extend(plan.gradients(weighted, first, second))
+            total += blocks.square().sum()
+            gradients.extend(plan.gradients(blocks, first, second))
         ctx.plan, ctx.alpha = plan, alpha
         ctx.save_for_backward(*weights, *gradients)
         return total
@@ -104,7 +103,7 @@ class _Gap(Function):
             plan: _Plan = ctx.plan
             stacks = plan.stacks(weights)
             blocks = [plan.blocks(*plan.factors(stack), ctx.alpha) for stack in stacks]
-            total = torch.stack([(plan.counts * part.square()).sum() for part in blocks]).sum()
+            total = torch.stack([part.square().sum() for part in blocks]).sum()
             gradients = torch.autograd.grad(total, weights, create_graph=True)
         return None, None, *(cotangent * gradient for gradient in gradients)
 
@@ -146,9 +145,10 @@ class _Plan:
     first, second : (pairs,) int64 Tensors
         The taps of each pair, all axes together.
     sets : tuple of (sets, pairs) Tensors
-        How often each pair is in each set: of all axes together, or of each axis; sparse where they are large.
-    counts, diagonal : (sets, 1, 1) Tensors
-        How often each block occurs, and 1 where it joins a pixel with itself.
+        How often each pair is in each set, times the root of how often the set occurs: of all axes together, or of
+        each axis; sparse where they are large.
+    diagonal : (sets, 1, 1) Tensor
+        Where a block joins a pixel with itself, the root of how often it occurs, else 0.
     unread : int
         Rows of ``M^T M`` that no block holds.
     """
@@ -159,7 +159,6 @@ class _Plan:
     first: Tensor
     second: Tensor
     sets: tuple[Tensor, ...]
-    counts: Tensor
     diagonal: Tensor
     unread: int
 
@@ -180,28 +179,30 @@ class _Plan:
         return taps[self.first], taps[self.second]
 
     def blocks(self, first: Tensor, second: Tensor, alpha: float) -> Tensor:
-        """All different blocks of ``M^T M - alpha I``, ``(sets, weights * groups, channels^2)``."""
+        """All different blocks of ``M^T M - alpha I``, times the roots of how often they occur."""
         products = torch.bmm(first.flatten(0, 1), second.flatten(0, 1).mT)
         channels, table = products.shape[-1], products
         before = 1
         for member in self.sets:
             table = _times(member, table.reshape(before, member.shape[1], -1))
             before *= member.shape[0]
-        table = table.reshape(len(self.counts), -1, channels, channels)
+        table = table.reshape(len(self.diagonal), -1, channels, channels)
         table.diagonal(dim1=-2, dim2=-1).sub_(alpha * self.diagonal)
-        return table.flatten(2)
+        return table
 
     def gradients(self, blocks: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Gradients by the weights of the squared norm of all blocks, from the blocks times their counts."""
+        """Gradients of the squared norm of the blocks by the weights."""
         table = blocks
-        before = len(self.counts)
+        before = len(self.diagonal)
         for member in reversed(self.sets):
             before //= member.shape[0]
             table = _times(member.t(), table.reshape(before, member.shape[0], -1))
         table = table.reshape(-1, first.shape[2], first.shape[2])
         taps = first.new_zeros((math.prod(self.kernel_size), *first.shape[1:]))
-        taps.index_add_(0, self.first, torch.bmm(table, second.flatten(0, 1)).view_as(first), alpha=2)
-        taps.index_add_(0, self.second, torch.bmm(table.mT, first.flatten(0, 1)).view_as(first), alpha=2)
+        products = torch.bmm(table, second.flatten(0, 1))
+        taps.index_add_(0, self.first, products.view_as(first), alpha=2)
+        torch.bmm(table.mT, first.flatten(0, 1), out=products)
+        taps.index_add_(0, self.second, products.view_as(first), alpha=2)
         own = taps.permute(1, 2, 3, 0) if self.outer else taps.permute(1, 3, 2, 0)
         return own.unflatten(0, (-1, self.groups)).flatten(1, 2).unflatten(-1, self.kernel_size)
 
@@ -212,11 +213,10 @@ def _plan(geometry: ConvGeometry, dtype: torch.dtype, device: torch.device) -> _
     outer = (rows < columns) != geometry.transposed
     sets = pair_sets(geometry.axes, outer=outer)
     taps = np.zeros((1, 2), np.int64)
-    counts: NDArray[np.floating] = np.ones(1)
     diagonal: NDArray[np.floating] = np.ones(1)
     for part in sets:
         taps = (taps[:, None] * part.size + part.taps).reshape(-1, 2)
-        counts, diagonal = np.kron(counts, part.counts), np.kron(diagonal, part.diagonal)
+        diagonal = np.kron(diagonal, np.sqrt(part.counts) * part.diagonal)
     channels = geometry.plain_channels[1 if outer else 0]
     return _Plan(
         outer=outer,
@@ -224,10 +224,11 @@ def _plan(geometry: ConvGeometry, dtype: torch.dtype, device: torch.device) -> _
         kernel_size=geometry.kernel_size,
         first=torch.from_numpy(taps[:, 0].copy()).to(device),
         second=torch.from_numpy(taps[:, 1].copy()).to(device),
-        sets=tuple(_tensor(part.member).to(device, dtype) for part in sets),
-        counts=torch.from_numpy(counts[:, None, None]).to(device, dtype),
+        sets=tuple(
+            _tensor(scipy.sparse.diags_array(np.sqrt(part.counts)) @ part.member).to(device, dtype) for part in sets
+        ),
         diagonal=torch.from_numpy(diagonal[:, None, None]).to(device, dtype),
-        unread=columns - channels * int(counts @ diagonal),
+        unread=columns - channels * int(np.rint(diagonal @ diagonal)),
     )
 
 

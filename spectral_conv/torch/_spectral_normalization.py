@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from spectral_conv.geometry import as_integer, checked_word
 from spectral_conv.torch._carried_bound import CarriedBound
@@ -47,7 +49,7 @@ class SpectralNorm(nn.Module):
     largest value from below: to some 1e-3 of it where weights change by less than a per cent from one step to the
     next, by several per cent in wild first steps.
 
-    Both are differentiated through ``u v^T`` (of the layer; of the symbol where it is largest), once. Only calls in
+    Both are differentiated through ``u v^T`` (of the layer; of the symbol where it is largest). Only calls in
     training mode with gradients enabled change the buffers. Half precision is computed in float32.
 
     References
@@ -72,7 +74,7 @@ class SpectralNorm(nn.Module):
     _turn = itertools.count()
 
     def __init__(
-        self, input_shape: int | Sequence[int], mode: str = "exact", *, layer: nn.Module, every: int = 10
+        self, input_shape: int | Sequence[int], mode: str = "exact", *, layer: nn.Module, every: int = 12
     ) -> None:
         super().__init__()
         geometry = geometry_of(layer, input_shape)
@@ -100,16 +102,35 @@ class SpectralNorm(nn.Module):
         """Divide the weight."""
         keep = self.training and torch.is_grad_enabled()
         with torch.autocast(weight.device.type, enabled=False):
-            return (full(weight) / self._value(full(weight), keep)).to(weight.dtype)
+            return self._divided(full(weight), keep).to(weight.dtype)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _value(self, weight: Tensor, keep: bool) -> Tensor:
-        value: Tensor = self.norm(weight, keep=keep)
-        return value
+    def _divided(self, weight: Tensor, keep: bool) -> Tensor:
+        value, slope = self.norm(weight, keep=keep)
+        divided: Tensor = _Divided.apply(weight, value, slope)
+        return divided
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Free weights of a weight: itself."""
         return weight
+
+
+class _Divided(Function):
+    """``W / value``, where the value changes with the weight as ``<slope, W>``."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, value, slope)
+        return weight / value
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+        weight, value, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            along = (slope * weight).sum()
+            value = value + (along - along.detach())
+        share = torch.dot(cotangent.flatten(), weight.flatten()) / value
+        return torch.addcmul(cotangent, slope, share, value=-1) / value, None, None
 
 
 class OSSN(SpectralNorm):

@@ -22,7 +22,6 @@ from spectral_conv.torch._layers import operator_of
 from spectral_conv.torch._plain_convolution import PlainConvolution
 from spectral_conv.torch._plane_waves import PlaneWaves
 from spectral_conv.torch._precision import full
-from spectral_conv.torch._singular_value import SingularValue
 
 # Vectors that are followed: peaks of a symbol come in pairs.
 _BLOCK = 2
@@ -77,15 +76,13 @@ class TrackedNorm(nn.Module):
         _, left, right = self._quietly(weight)
         self.slope.copy_(self.convolution.weight_gradient(left, right))
 
-    def forward(self, weight: Tensor, *, keep: bool) -> Tensor:
-        """Return the norm of a weight, differentiable in it; `keep` the vectors for the next call, or do not."""
-        fixed = weight.detach()
-        if not keep:
-            with torch.no_grad():
-                value, left, right = self._quietly(fixed)
-            sigma: Tensor = SingularValue.apply(weight, value, left, right, self.convolution)
-            return sigma
+    def forward(self, weight: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
+        """The norm of a weight, and its slope; `keep` the vectors for the next call, or do not."""
         with torch.no_grad():
+            fixed = weight.detach()
+            if not keep:
+                value, left, right = self._quietly(fixed)
+                return value, self.convolution.weight_gradient(left, right)
             self.calls.add_(1)
             if int(self.calls) % self.every == 0:
                 left, right, vectors, wave = self._search(fixed)
@@ -95,7 +92,7 @@ class TrackedNorm(nn.Module):
                 self._seen = None
             # A copy: the next search must not change what this call is differentiated with.
             slope = self.slope.to(weight.dtype, copy=True)
-        return (slope * weight).sum()
+            return torch.dot(slope.flatten(), fixed.flatten()), slope
 
     def _rtol(self, weight: Tensor) -> float:
         return _DOUBLE if weight.dtype == torch.float64 else _SINGLE
