@@ -4,17 +4,20 @@
 #   make test-torch     installs PyTorch for the CPU beside them and tests what needs it
 #   make lint   the checks of `make test` without the tests
 #   make bench  measures every claim of speed and memory (with PyTorch beside it where .venv has it), some 30 minutes;
-#               `make bench-full` adds the layers that take many minutes each
-#   make validate       repeats the experiments of the papers and checks their claims, half a minute
-#   make validate-full  beside that kills 200 processes while they append to a store, reads 300 damaged copies of a file
-#                       of each format, holds every bound against 3,000 random layers, and checks the trained models of
-#                       the folder `shared` where there is one
+#               `make bench-full` adds the layers that take many minutes each; validation/report/benchmarks.html shows both
+#   make docs   builds the documentation into docs/_build/html, without a network; warnings are errors
+#   make validate       repeats the experiments of the papers and checks their claims, two minutes; the figures are in
+#                       validation/report/index.html
+#   make validate-full  takes more of everything, kills 200 processes while they append to a store and 200 while
+#                       they inspect models, reads 300 damaged copies of a file of each format, holds every bound
+#                       against 3,000 random layers, and checks the trained models of the folder `shared` where there
+#                       is one
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-torch lint bench bench-full validate validate-full
+.PHONY: demo test test-torch lint bench bench-full docs validate validate-full
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed-demo
@@ -32,16 +35,22 @@ lint: $(VENV)/installed-test
 	$(BIN)/python -m mypy
 
 bench: $(VENV)/installed-test
-	$(BIN)/python -m validation.benchmarks
+	$(BIN)/python -m validation.benchmarks --page=validation/report/benchmarks.html
 
 bench-full: $(VENV)/installed-test
-	$(BIN)/python -m validation.benchmarks --full
+	$(BIN)/python -m validation.benchmarks --full --page=validation/report/benchmarks.html
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@echo 'docs/_build/html/index.html'
 
 validate: $(VENV)/installed-test
-	$(BIN)/python -m validation.cases
+	$(BIN)/spectral-conv validate
 
-validate-full: validate
+validate-full: $(VENV)/installed-test
+	$(BIN)/spectral-conv validate --full
 	$(BIN)/python -m validation.kills 200
+	$(BIN)/python -m validation.kills inspections 200
 	$(BIN)/python -m validation.fuzz 300
 	BOUND_EXAMPLES=3000 $(BIN)/python -m pytest -q tests/test_bounds.py -k random_operators
 	@test ! -d ../shared || $(BIN)/python -m validation.models
@@ -53,6 +62,10 @@ $(VENV)/installed-demo: pyproject.toml | $(VENV)/created
 
 $(VENV)/installed-test: pyproject.toml | $(VENV)/created
 	$(BIN)/python -m pip install --quiet --editable '.[models]' --group test
+	@touch $@
+
+$(VENV)/installed-docs: pyproject.toml | $(VENV)/created
+	$(BIN)/python -m pip install --quiet --editable '.[models]' --group docs
 	@touch $@
 
 # On Linux, indexes that have both builds prefer the one for graphics cards; TORCH names another version or build.

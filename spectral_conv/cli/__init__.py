@@ -1,14 +1,16 @@
 """The command line: parse, call, print.
 
 Results go to standard output, progress and warnings to standard error. Exit code 0: fine; 1: a layer did
-not converge or reached a limit, a descent failed; 2: usage or unreadable input. What takes time to import is imported
-by the command that needs it, so that ``spectral-conv --help`` answers at once.
+not converge or reached a limit, a descent failed, a claim does not hold; 2: usage or unreadable input. What takes
+time to import is imported by the command that needs it, so that ``spectral-conv --help`` answers at once.
 
-models -- the commands about a whole file: inspect, describe, layers, demo
+models -- the commands about whole files: inspect, describe, layers, demo
+showing, condition, cluster -- inspections as they come; what makes them fail; where dask analyses them
 compare -- the command about two files
 clip -- a whole file written again, its norms brought down
 descend -- the descent on the kernel of one layer
 bounds -- every bound of one layer
+validate -- the claims of papers, checked
 choices -- penalties and step sizes by their words on the command line
 options -- options that several commands share
 files -- files that appear whole or not at all
@@ -28,6 +30,7 @@ from spectral_conv.cli.clip import clip_file
 from spectral_conv.cli.compare import compare
 from spectral_conv.cli.descend import descend_layer
 from spectral_conv.cli.models import demo, describe, inspect, print_layers
+from spectral_conv.cli.validate import validate_claims
 
 app = typer.Typer(
     name="spectral-conv",
@@ -73,3 +76,4 @@ app.command("clip")(clip_file)
 app.command("descend")(descend_layer)
 app.command("bounds")(bound_layer)
 app.command("demo")(demo)
+app.command("validate")(validate_claims)

@@ -47,6 +47,14 @@ class Row:
     agreement: float
     unit: str = "s"
 
+    @property
+    def verdict(self) -> str:
+        """Whether the claim is "met" or "missed"; without one the row is only "shown"."""
+        if self.wanted <= 0.0:
+            return "shown"
+        # Also a ratio that is not a number is a miss.
+        return "met" if self.ratio >= self.wanted else "missed"
+
 
 def within(
     task: str, found: float, limit: float, *, unit: str = "s", agreement: float = 0.0, rival: str = "limit"

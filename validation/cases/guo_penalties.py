@@ -1,64 +1,119 @@
-"""P.-C. Guo, "Regularization for convolutional kernel tensors ...": Algorithms 3.1, 3.2, 3.3 with its step sizes."""
+"""Guo, three penalties: Figures 4.1, 4.2 and 4.3.
+
+Algorithms 3.1, 3.2 and 3.3 with the paper's step sizes, on uniform kernels of 3 to 1 and of 1 to 3 channels: the
+first shrinks the whole spectrum, the second raises the smallest value, the third brings both ends together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from spectral_conv import ConvOperator, descend, regularizers, steps
-from validation.cases.claim import Case, Claim, near
+from spectral_conv import ConvOperator, descend, plot_descent, regularizers, steps
+from validation.checks.check import Check, at_least, at_most, near
+from validation.checks.papers import GUO_PENALTIES
+from validation.checks.picture import Picture
 
-SOURCE = "Guo, Regularization for convolutional kernel tensors, arXiv:2102.04294, section 4"
 SIZE = 20
-# Penalty, lambda, iterations, and (sigma_max, sigma_min) of 3x3x3x1 computed densely without this package.
-ALGORITHMS = {
-    "3.1": (
-        regularizers.Frobenius,
-        1e-5,
-        400,
-        {0: (7.966, 0.531), 100: (5.483, 0.368), 200: (3.775, 0.255), 400: (1.790, 0.122)},
+SHAPES = ((3, 3, 3, 1), (3, 3, 1, 3))
+DIGITS = 6e-4
+SIGNS = {"sigma_max": "σ_max", "sigma_min": "σ_min"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """One of the three: penalty, lambda, iterations, and what is to be seen.
+
+    `directions` says which way each end goes, in the figure; `stated` has (sigma_max, sigma_min) of 3x3x3x1 by
+    iteration, computed densely without this package; `remark` is for the caption.
+    """
+
+    name: str
+    figure: str
+    penalty: regularizers.Penalty
+    size: float
+    iterations: int
+    directions: dict[str, int]
+    stated: dict[int, tuple[float, float]]
+    remark: str = ""
+
+
+ALGORITHMS = (
+    Algorithm(
+        name="3.1",
+        figure="Figure 4.1",
+        penalty=regularizers.Frobenius(),
+        size=1e-5,
+        iterations=400,
+        directions={"sigma_max": -1, "sigma_min": -1},
+        stated={0: (7.966, 0.531), 100: (5.483, 0.368), 200: (3.775, 0.255), 400: (1.790, 0.122)},
+        remark=" Both shrink by nearly the same factor, so that the lines lie on each other, each on its own axis.",
     ),
-    "3.2": (
-        regularizers.SmallestSingularValue,
-        1e-4,
-        30,
-        {10: (7.966, 0.534), 20: (7.966, 0.538), 30: (7.966, 0.541)},
+    Algorithm(
+        name="3.2",
+        figure="Figure 4.2",
+        penalty=regularizers.SmallestSingularValue(),
+        size=1e-4,
+        iterations=30,
+        directions={"sigma_min": 1},
+        stated={10: (7.966, 0.534), 20: (7.966, 0.538), 30: (7.966, 0.541)},
     ),
-    "3.3": (
-        regularizers.FrobeniusMinusSmallest,
-        1e-5,
-        45,
-        {15: (7.536, 0.693), 30: (7.130, 0.736), 45: (6.746, 0.759)},
+    Algorithm(
+        name="3.3",
+        figure="Figure 4.3",
+        penalty=regularizers.FrobeniusMinusSmallest(),
+        size=1e-5,
+        iterations=45,
+        directions={"sigma_max": -1, "sigma_min": 1},
+        stated={15: (7.536, 0.693), 30: (7.130, 0.736), 45: (6.746, 0.759)},
     ),
-}
-# Which way sigma_max and sigma_min go: 0 where the paper shows no clear change.
-DIRECTIONS = {"3.1": (-1, -1), "3.2": (0, 1), "3.3": (-1, 1)}
+)
 
 
-def run() -> Iterator[Case]:
-    """Uniform kernels, 3 to 1 channels and 1 to 3."""
-    for name, (penalty, size, iterations, stated) in ALGORITHMS.items():
-        for shape in ((3, 3, 3, 1), (3, 3, 1, 3)):
-            conv = ConvOperator(np.random.default_rng(1).random(shape), (SIZE, SIZE))
-            history = descend(conv, penalty(), steps.Fixed(size), maxiter=iterations).history
-            claims = list(_directions(history, DIRECTIONS[name]))
-            if shape == (3, 3, 3, 1):
-                for iteration, pair in stated.items():
-                    at = history.sel(iteration=iteration)
-                    claims += [
-                        near(f"{end} after {iteration}", float(at[end]), value)
-                        for end, value in zip(("sigma_max", "sigma_min"), pair, strict=True)
-                    ]
-            title = f"Algorithm {name}, {'x'.join(map(str, shape))} at {SIZE}x{SIZE}"
-            yield Case(title=title, source=SOURCE, claims=tuple(claims), runs={f"Algorithm {name}": history})
+def run() -> list[Check]:
+    """Run every algorithm on both kernels."""
+    return [check for algorithm in ALGORITHMS for shape in SHAPES for check in _run(algorithm, shape)]
 
 
-def _directions(history: xr.Dataset, signs: tuple[int, int]) -> Iterator[Claim]:
-    for end, sign in zip(("sigma_max", "sigma_min"), signs, strict=True):
+def _run(algorithm: Algorithm, shape: tuple[int, ...]) -> list[Check]:
+    conv = ConvOperator(np.random.default_rng(1).random(shape), (SIZE, SIZE))
+    history = descend(conv, algorithm.penalty, steps.Fixed(algorithm.size), maxiter=algorithm.iterations).history
+    source = GUO_PENALTIES.at(f"section 4, {algorithm.figure}")
+    name = f"Algorithm {algorithm.name}, {'x'.join(map(str, shape))}"
+    picture = Picture(
+        title=f"{algorithm.figure} again, {'x'.join(map(str, shape))}",
+        text=f"The exact ends of the spectrum over the iterations of Algorithm {algorithm.name}, λ = "
+        f"{algorithm.size:g}.{algorithm.remark}",
+        # Figure 4.2 has the smallest value alone.
+        draw=lambda figure: plot_descent(_shown(history, algorithm), figure=figure),
+        size=(6.0, 4.0),
+    )
+    checks = []
+    for end, sign in algorithm.directions.items():
         change = float(history[end][-1] - history[end][0])
-        if sign:
-            word = "rises" if sign > 0 else "falls"
-            bounds = (0.0, np.inf) if sign > 0 else (-np.inf, 0.0)
-            yield Claim(text=f"{end} {word} by", found=change, low=bounds[0], high=bounds[1])
+        word, claim = ("rises", at_least) if sign > 0 else ("falls", at_most)
+        checks.append(claim(f"{name}: {SIGNS[end]} {word}; its change", source, change, 0.0, picture=picture))
+    if shape == SHAPES[0]:
+        checks += [
+            near(
+                f"{name}: {SIGNS[end]} after {iteration}, to three digits",
+                source,
+                history[end][iteration],
+                value,
+                DIGITS,
+            )
+            for iteration, pair in algorithm.stated.items()
+            for end, value in zip(SIGNS, pair, strict=True)
+        ]
+    return checks
+
+
+def _shown(history: xr.Dataset, algorithm: Algorithm) -> xr.Dataset:
+    hidden = [
+        name
+        for name in history
+        if str(name).startswith("sigma_") and not str(name).startswith(tuple(algorithm.directions))
+    ]
+    return history.drop_vars(hidden)
