@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
-from spectral_conv._kernels.threads import numba_threads
+from spectral_conv._kernels.threads import numba_threads, one_numba_thread
 
 T = TypeVar("T")
 
@@ -69,6 +69,13 @@ def serial_blas() -> Iterator[None]:
         yield
     finally:
         _serial.leave()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep all that this thread computes to itself: one of several workers that share a machine."""
+    with serial_blas(), one_numba_thread():
+        yield
 
 
 def run_parallel(task: Callable[[T], None], items: Iterable[T]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -16,8 +17,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     OSError
         The file cannot be written; what was there before stays.
     """
-    # Beside it, because only within one file system a file is replaced in one piece.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Beside it, because only within one file system a file is replaced in one piece; of a name that nobody else
+    # takes, be it a process of the same number on another machine.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         try:
             with temporary.open("wb") as file:

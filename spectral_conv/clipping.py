@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectral_conv.geometry import as_integer
-from spectral_conv.inspection import FAILURES, SCHEMA, layer_record
-from spectral_conv.models import ConvLayer, Model, ModelError, read_model
+from spectral_conv.inspection import layer_record
+from spectral_conv.inspection._analysis import FAILURES
+from spectral_conv.inspection._inspection import SCHEMA
+from spectral_conv.models import ConvLayer, Model, ModelError
 from spectral_conv.models._layouts import as_stored
 from spectral_conv.models._lookup import matches, select_layers
+from spectral_conv.models._open import open_model
 from spectral_conv.models._stored import Bytes, StoredFile, Verbatim, stored_tensors
 from spectral_conv.models.safetensors_writer import write_safetensors
 from spectral_conv.models.torch_module import FORMAT as MODULE
@@ -157,7 +160,8 @@ def clip_model(
     _check_interval(maximum, minimum)
     checked_tolerance("rtol", rtol)
     as_integer("maxiter", maxiter, minimum=1)
-    opened = _opened(model, input_size, layers)
+    opened = open_model(model, input_size=input_size, layers=layers)
+    _check_file(opened)
     if select is not None:
         skipped = tuple(item for item in opened.skipped if matches(item.name, select))
         opened = dataclasses.replace(select_layers(opened, select), skipped=skipped)
@@ -196,17 +200,12 @@ def _check_interval(maximum: float, minimum: float | None) -> None:
         raise ValueError(f"`minimum` must lie between 0 and the maximum, {maximum!r}; got {minimum!r}.")
 
 
-def _opened(model: Any, input_size: Any, layers: Any) -> Model:
-    if not isinstance(model, Model):
-        return read_model(model, input_size=input_size, layers=layers)
-    if input_size is not None or layers is not None:
-        raise ValueError("`input_size` and `layers` go with a path: a Model knows its geometry already.")
+def _check_file(model: Model) -> None:
     if model.format == MODULE:
         raise ModelError(
             f"{model.name} is a live module, which has no file to be written again. Save its state_dict, and clip "
             "that with a layers document (`layers_document`)."
         )
-    return model
 
 
 def _check_target(out: Path, read: Iterable[Path], overwrite: bool) -> None:

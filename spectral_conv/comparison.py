@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectral_conv.geometry import ConvGeometry
-from spectral_conv.inspection import FAILURES, SCHEMA, Settings, analyze_layer
-from spectral_conv.models import ConvLayer, Model, ModelError, read_model
+from spectral_conv.inspection import Settings, analyze_layer
+from spectral_conv.inspection._analysis import FAILURES
+from spectral_conv.inspection._inspection import SCHEMA
+from spectral_conv.models import ConvLayer, Model, ModelError
 from spectral_conv.models._lookup import bare_name
+from spectral_conv.models._open import open_model
 from spectral_conv.progress import work_bar
 from spectral_conv.report.change import QUANTILES, LayerChange
 from spectral_conv.report.document import layer_document
@@ -174,7 +177,7 @@ def compare_models(
     >>> len(comparison.changes), comparison.unmatched
     (6, ())
     """
-    first, second = (_opened(model, input_size, layers) for model in (a, b))
+    first, second = (open_model(model, input_size=input_size, layers=layers) for model in (a, b))
     pairs, unmatched = _matched(first, second)
     if not pairs:
         reasons = "; ".join(f"{item.name}: {item.reason}" for item in unmatched[:4])
@@ -193,14 +196,6 @@ def compare_models(
     return Comparison(
         models=(first.name, second.name), changes=tuple(changes), unmatched=tuple(unmatched), settings=settings
     )
-
-
-def _opened(model: Any, input_size: Any, layers: Any) -> Model:
-    if isinstance(model, Model):
-        if input_size is not None or layers is not None:
-            raise ValueError("`input_size` and `layers` go with paths: a Model knows its geometry already.")
-        return model
-    return read_model(model, input_size=input_size, layers=layers)
 
 
 def _matched(first: Model, second: Model) -> tuple[list[tuple[ConvLayer, ConvLayer]], list[Unmatched]]:

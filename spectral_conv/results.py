@@ -54,6 +54,7 @@ class StopReason(enum.Enum):
         "`memory_limit`, use a smaller `input_shape`, or ask for it by name with "
         "singular_triplets(..., method='factorized'). The enclosure shown is what cheap means give."
     )
+    TIME_LIMIT = "`time_limit` was reached: raise it. The enclosure shown is what cheap means give."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-import spectral_conv.inspection as inspection_module
 from spectral_conv.cli import app
+from spectral_conv.inspection import _analysis as analysis
 from spectral_conv.results import Enclosure, StopReason
 
 DATA = Path(str(files("spectral_conv") / "data"))
@@ -239,7 +239,7 @@ class TestInspect:
             asked.append(options)
             return Enclosure(lower=1.0, value=1.0, upper=1.0, basis="residual", method="dense", applications=0)
 
-        monkeypatch.setattr(inspection_module, "spectral_norm", record)
+        monkeypatch.setattr(analysis, "spectral_norm", record)
         run(
             "inspect",
             *DIGITS,
@@ -260,7 +260,7 @@ class TestExitCodes:
         def failing(conv: Any, **options: Any) -> Enclosure:
             raise RuntimeError("`maxiter` was reached: raise it.")
 
-        monkeypatch.setattr(inspection_module, "smallest_singular_value", failing)
+        monkeypatch.setattr(analysis, "smallest_singular_value", failing)
         result = run("inspect", *DIGITS)
         assert result.exit_code == 1
         assert "5.354430" in result.stdout
@@ -281,7 +281,7 @@ class TestExitCodes:
                 stop_reason=StopReason.LIMIT,
             )
 
-        monkeypatch.setattr(inspection_module, "smallest_singular_value", bracket)
+        monkeypatch.setattr(analysis, "smallest_singular_value", bracket)
         result = run("inspect", *DIGITS, "--json", "--select", "stem")
         assert result.exit_code == 1
         document = strict_json(result.stdout)

@@ -122,7 +122,7 @@ def test_layers_that_differ_in_geometry_only(files: tuple[Path, Path]) -> None:
     small, large = (read_model(files[0], input_size=(3, n, n)) for n in (4, 6))
     with pytest.raises(ModelError, match=r"no convolution in common.*input size 4x4 and 6x6"):
         compare_models(small, large)
-    with pytest.raises(ValueError, match="`input_size` and `layers` go with paths"):
+    with pytest.raises(ValueError, match="`input_size` and `layers` go with a path"):
         compare_models(small, large, input_size=(3, 4, 4))
 
 

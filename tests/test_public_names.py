@@ -20,6 +20,7 @@ import pytest
 import xarray as xr
 
 import spectral_conv
+import spectral_conv.inspection
 from spectral_conv import orthogonal
 
 # What the first part of the package promises to be importable from `spectral_conv`.
@@ -72,6 +73,15 @@ def _tightness() -> Any:
 
 # One call for every public function; classes need none.
 CALLS: dict[str, Callable[[Callable[..., Any]], object]] = {
+    "analyze_layer": lambda f: f(_digits().layers[0], spectral_conv.inspection.Settings()),
+    "layer_cost": lambda f: f(_digits().layers[0], spectral_conv.inspection.Settings()),
+    "layer_record": lambda f: f(_digits().layers[0]),
+    "inspect_files": lambda f: list(
+        f(
+            [files("spectral_conv") / "data" / "digits.safetensors"],
+            layers=files("spectral_conv") / "data" / "digits.layers.json",
+        )
+    ),
     "symbol": lambda f: f(_conv()),
     "circulant_singular_values": lambda f: f(_conv()),
     "circulant_svd": lambda f: f(_conv()),

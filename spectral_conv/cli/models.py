@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectral_conv._whole_file import write_whole
+from spectral_conv.cli.cluster import connected
 from spectral_conv.cli.files import check_writable
 from spectral_conv.cli.options import (
     AsJson,
@@ -24,9 +27,11 @@ from spectral_conv.cli.options import (
 from spectral_conv.cli.output import INCOMPLETE, new_console, one_message, print_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from spectral_conv.inspection import Inspection
+
+# So many files or fewer are all opened before the first is analysed: a bad one is told at once, nothing is half done.
+# Of more, a bad one is told when its turn has come, and the others are done.
+FEW = 100
 
 
 def inspect(
@@ -57,52 +62,71 @@ def inspect(
         bool, typer.Option("--largest-only", help="Leave the smallest singular values out.")
     ] = False,
     fold_batchnorm: FoldBatchnorm = False,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Analyse so many layers at a time, a process for each.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Analyse the layers on the dask cluster of this scheduler.")
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep results there (a .zarr), and do not repeat those that are there."),
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds that one layer may take; beyond them, a bracket.")
+    ] = None,
+    fail_if: Annotated[
+        str | None,
+        typer.Option(metavar="EXPRESSION", help="Exit code 1 if it holds for a layer, such as 'sigma_max > 1.01'."),
+    ] = None,
 ) -> None:
     """Compare exact singular values with the FFT's.
 
     For every convolution of a file: the largest and smallest singular value of the layer with its own padding
     and input size, and how far the circular estimate of the FFT is from them.
     """
-    from dataclasses import replace
+    from spectral_conv.cli.condition import Condition
+    from spectral_conv.cli.showing import Showing
+    from spectral_conv.inspection import inspect_files
 
-    from spectral_conv.inspection import inspect_model
-    from spectral_conv.models._lookup import select_layers
-
-    size = parse_size(input_size)
-    with one_message():
-        _check_outputs(files, layers, as_json=as_json, as_csv=as_csv, html=html)
-        # Every file is opened before the first is analysed: a bad one is told at once, nothing is half done.
-        models = [read(path, size, layers, fold_batchnorm=fold_batchnorm) for path in files]
-        if select is not None:
-            models = [select_layers(model, select, option="--select") for model in models]
-    inspections = []
-    for model in models:
-        with one_message():
-            inspection = inspect_model(
-                model,
+    size, last = parse_size(input_size), None
+    with ExitStack() as stack:
+        with one_message(_as_options):
+            _check_outputs(files, layers, as_json=as_json, as_csv=as_csv, html=html)
+            if jobs is not None and dask is not None:
+                raise ValueError("`--jobs` and `--dask` must not be given together; choose one.")
+            showing = Showing(
+                "json" if as_json else "csv" if as_csv else "table", None if fail_if is None else Condition(fail_if)
+            )
+            inspections = inspect_files(
+                files,
+                input_size=size,
+                layers=layers,
+                fold_batchnorm=fold_batchnorm,
+                select=select,
                 bounds=bounds,
                 memory_limit=parse_memory(memory_limit),
+                time_limit=time_limit,
                 rtol=rtol,
                 certify=certify,
                 smallest=not largest_only,
+                executor=stack.enter_context(connected(dask)),
+                jobs=jobs,
+                store=store,
+                on_failure="raise" if len(files) <= FEW else "return",
                 progress=True,
             )
-        inspections.append(replace(inspection, input_size=size))
-        if not as_json and not as_csv:
-            _print_inspection(new_console(), inspections[-1])
-    if as_csv:
-        from spectral_conv.report.spreadsheet import layers_csv
-
-        typer.echo(layers_csv([(inspection.model, inspection.reports) for inspection in inspections]), nl=False)
-    if as_json:
-        documents = [inspection.document() for inspection in inspections]
-        print_json(documents[0] if len(documents) == 1 else {"schema": 1, "models": documents})
-    if html is not None:
-        page = inspections[0].page(progress=True).encode()
+        for inspection in _each(inspections):
+            showing.show(inspection)
+            last = inspection
+    showing.finish()
+    if html is not None and last is not None:
+        page = last.page(progress=True).encode()
         with one_message():
             write_whole(html, lambda file: file.write(page))
         typer.echo(f"Report in {html}.", err=True)
-    _leave(inspections)
+    if not showing.well:
+        raise typer.Exit(INCOMPLETE)
 
 
 def describe(
@@ -141,6 +165,7 @@ def demo() -> None:
     """Inspect a small network of the package."""
     from importlib.resources import as_file, files
 
+    from spectral_conv.cli.showing import print_inspection
     from spectral_conv.inspection import inspect_model
     from spectral_conv.report.summary import summarize
     from spectral_conv.report.text import printable
@@ -153,12 +178,13 @@ def demo() -> None:
         f"A network for handwritten digits ({about['accuracy']:.1%} right): the singular values of its "
         "convolutions as they really are, and as the FFT has them.\n"
     )
-    _print_inspection(console, inspection)
+    print_inspection(console, inspection)
     console.print()
     for sentence in summarize(inspection.reports):
         console.print(printable(sentence))
     console.print("\nYour own: spectral-conv inspect model.safetensors --input-size 3x224x224")
-    _leave([inspection])
+    if not inspection.complete:
+        raise typer.Exit(INCOMPLETE)
 
 
 def _check_outputs(files: list[Path], layers: Path | None, *, as_json: bool, as_csv: bool, html: Path | None) -> None:
@@ -173,20 +199,17 @@ def _check_outputs(files: list[Path], layers: Path | None, *, as_json: bool, as_
     check_writable("--html", html, (".html", ".htm"), taken)
 
 
-def _print_inspection(console: Console, inspection: Inspection) -> None:
-    from spectral_conv.report.contents import folded_note
-    from spectral_conv.report.table import LayerTable
-
-    console.print(LayerTable(inspection.reports, inspection.model, inspection.skipped))
-    if any(report.bounds is not None for report in inspection.reports):
-        from spectral_conv.report.bounds import bounds_summary
-
-        console.print("\nBounds of the largest singular values: ratio to the exact ones, and time", style="bold")
-        console.print(bounds_summary(inspection.reports))
-    for note in folded_note(inspection.reports):
-        console.print(note)
+def _each(inspections: Iterator[Inspection]) -> Iterator[Inspection]:
+    """Yield them, their errors as messages; those of the loop's body are its own."""
+    while True:
+        with one_message(_as_options):
+            inspection = next(inspections, None)
+        if inspection is None:
+            return
+        yield inspection
 
 
-def _leave(inspections: list[Inspection]) -> None:
-    if not all(inspection.complete for inspection in inspections):
-        raise typer.Exit(INCOMPLETE)
+def _as_options(message: str) -> str:
+    for name in ("time_limit", "memory_limit", "store", "jobs"):
+        message = message.replace(f"`{name}`", f"`--{name.replace('_', '-')}`")
+    return message.replace("`executor`", "`--dask`")

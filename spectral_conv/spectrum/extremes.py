@@ -164,9 +164,9 @@ def _extreme(conv: ConvOperator, which: Which, rtol: float, certify: bool, memor
     try:
         result = converged(solve(conv, request, None))
     except MemoryLimitError as error:
-        return _bracket(conv, which, memory) if error.reached is None else _upper_only(conv, error.reached)
+        return bracket(conv, which, memory) if error.reached is None else _upper_only(conv, error.reached)
     except CostLimitError:
-        return _bracket(conv, which, memory)
+        return bracket(conv, which, memory)
     return result.enclosure()
 
 
@@ -184,7 +184,7 @@ def _upper_only(conv: ConvOperator, reached: SingularTriplets) -> Enclosure:
     )
 
 
-def _bracket(conv: ConvOperator, which: Which, memory: float) -> Enclosure:
+def bracket(conv: ConvOperator, which: Which, memory: float) -> Enclosure:
     """Bracket every group; the largest of the norms, the least of the smallest values."""
     rng = np.random.default_rng(0)
     parts = []

@@ -1,7 +1,7 @@
 """Appends to a `SpectrumStore` that are killed: nothing acknowledged is lost, nothing torn appears.
 
 ``python -m validation.kills [count=200]`` kills so many processes at random times; its exit code is 1 where a store
-is wrong.
+is wrong. ``python -m validation.kills inspections [200]`` does so with runs of `inspect_files`.
 """
 
 from __future__ import annotations
