@@ -17,6 +17,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Files of tests in so many processes.
+PARALLEL ?= -n 2 --dist loadfile
+
 .PHONY: demo test test-torch lint bench bench-full docs validate validate-full
 .DEFAULT_GOAL := demo
 
@@ -24,10 +27,12 @@ demo: $(VENV)/installed-demo
 	@$(BIN)/spectral-conv demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-torch: $(VENV)/installed-torch
-	$(BIN)/python -m pytest tests/test_torch_*.py tests/test_models_torch.py tests/test_clip_model.py tests/test_examples.py
+	$(BIN)/python -m pytest $(PARALLEL) tests/test_torch_*.py tests/test_models_torch.py tests/test_clip_model.py \
+	  tests/test_examples.py
+	$(BIN)/python -m pytest tests/test_docs.py -k 'README or training'
 
 lint: $(VENV)/installed-test
 	$(BIN)/python -m ruff check .
@@ -52,6 +57,7 @@ validate-full: $(VENV)/installed-test
 	$(BIN)/python -m validation.kills 200
 	$(BIN)/python -m validation.kills inspections 200
 	$(BIN)/python -m validation.fuzz 300
+	EMPTY_ENVIRONMENT=1 $(BIN)/python -m pytest -q tests/test_distribution.py
 	BOUND_EXAMPLES=3000 $(BIN)/python -m pytest -q tests/test_bounds.py -k random_operators
 	@test ! -d ../shared || $(BIN)/python -m validation.models
 
