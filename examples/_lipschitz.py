@@ -78,10 +78,6 @@ def _circular(into: int, out: int) -> nn.Conv2d:
 def _constrained(layer: nn.Conv2d, side: int, method: str) -> nn.Conv2d:
     if method in MAPS:
         register_parametrization(layer, "weight", MAPS[method]((side, side), layer=layer))
-    if method == "BCOP":
-        # The same weight from orthonormal free matrices, not from normal ones, so that a step of Adam's turns them by
-        # an angle like that of the other methods.
-        layer.weight = layer.weight.detach()
     return layer
 
 

@@ -377,3 +377,12 @@ def test_a_zero_weight_is_refused_and_nothing_is_changed(mode: str) -> None:
 def test_other_modules_are_refused() -> None:
     with pytest.raises(TypeError, match="`layer` must be a Conv1d, 2d, 3d or ConvTranspose"):
         sct.RKO((8, 8), layer=nn.Linear(1, 1))
+
+
+def test_a_detour_over_half_precision_proves_anew() -> None:
+    layer = parametrized(KINDS["upper"], nn.Conv2d, (8, 8), {"padding": 1}, torch.float32)
+    layer.half().float()
+    assert 0.85 <= norm_of(layer, (8, 8)) <= 1.0 + 1e-6
+    layer.train()
+    assert layer.weight.isfinite().all()
+    assert layer.parametrizations.weight[0].norm.bound.isfinite()

@@ -5,9 +5,10 @@ the layer is a compression (f = 1), or of a coarser grid times what sampling may
 ``||F(w)||^2 < t`` at all of them because Cholesky's factorization of ``t I - F F^H`` runs to completion, its rounding
 errors added. Carried:
 
-    ``||M(W)|| <= ||M(W_s)|| + ||M(W - W_s)||,   ||M(D)|| <= sqrt(reads) ||D||``
+    ``||M(W)|| <= ||M(W_s)|| + ||M(W - W_s)||,   ||M(D)|| <= max_w ||F_D(w)|| <= sqrt(taps) ||D||``
 
-with D reshaped to a matrix, and its norm bounded by ``||(D D^T)^2||_F^(1/4)``.
+with D reshaped to a matrix of outputs by inputs and taps, and its norm bounded by ``||(D D^T)^2||_F^(1/4)``. The same
+carries the norm of the symbol at each frequency, so that a proof looks again only where it may have become large.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import functools
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectral_conv.bounds._reads import row_of_reads, stack_of_reads
-from spectral_conv.bounds._symbol import Grid, torus
+from spectral_conv.bounds._symbol import Grid, torus, waves_of
 from spectral_conv.geometry import ConvGeometry
 from spectral_conv.spectrum.frequencies import GridAxis
 from spectral_conv.symbols._sampling import degrees, excess_factor, fewest_points, substitutions
@@ -37,6 +39,11 @@ _BUDGET = 0.06
 # Before a proof: steps of the power method at so many frequencies with the largest values, and one at all others;
 # steps where a proof fails, whose smaller gain is none; proofs at first.
 _STEPS, _WATCHED, _MORE_STEPS, _GAIN, _FIRST_ROUNDS = 3, 12, 6, 1e-3, 8
+# Norms at single frequencies are proved so far above what is seen there, as far as that is below the largest; looked
+# at again are those above this share of the largest one of the last proof.
+_LOOSE, _OPEN = 0.08, 0.97
+# The frequencies are twisted otherwise where that promises so much less.
+_TWIST = 0.01
 # Weights in single precision are proved in it as long as the rounding of the square is less than this.
 _SINGLE = 0.01
 # The norm of the change is computed in the precision of the weight: this covers the rounding.
@@ -44,7 +51,7 @@ _SLACK = 1.01
 
 
 class CarriedBound(nn.Module):
-    """Holds a proved bound, the weight that it is for, and the slope of the symbol's largest value there.
+    """Holds a proved bound, the weight that it is for, norms at all frequencies, and the slope of the largest one.
 
     Parameters
     ----------
@@ -58,6 +65,7 @@ class CarriedBound(nn.Module):
     bound: Tensor
     slope: Tensor
     vectors: Tensor
+    levels: Tensor
     twist: Tensor
 
     def __init__(self, geometry: ConvGeometry, weight: Tensor) -> None:
@@ -69,14 +77,16 @@ class CarriedBound(nn.Module):
         size = max(len(grid.phases.cosines) for grid in grids) * geometry.groups
         start = torch.randn((size, _rank(geometry), 2), generator=torch.Generator().manual_seed(0))
         start = start / start.norm(dim=(1, 2), keepdim=True)
-        found = self._prove(weight, start.to(weight), 0)
+        unknown = weight.new_full((size,), torch.inf)
+        found = self._prove(weight, start.to(weight), unknown, 0.0, 0)
         for _ in range(_FIRST_ROUNDS):
-            found = self._prove(weight, found.vectors, found.twist)
+            found = self._prove(weight, found.vectors, unknown, 0.0, found.twist)
         if not found.bound > 0.0:
             raise ValueError("`layer` must not have the weight 0, which no factor gives the norm 1. Initialize it.")
         self.register_buffer("anchor", weight.clone())
         self.register_buffer("bound", found.bound)
         self.register_buffer("slope", found.slope)
+        self.register_buffer("levels", found.levels)
         self.register_buffer("twist", torch.tensor(found.twist))
         # Real numbers, lest a change of the model's precision drops the imaginary parts.
         self.register_buffer("vectors", found.vectors.to(weight.dtype))
@@ -85,15 +95,19 @@ class CarriedBound(nn.Module):
         """A bound of the norm of a weight, and its slope; `keep` what was proved for it, or do not."""
         with torch.no_grad():
             fixed = weight.detach()
-            bound, slope = self._carried(fixed), self.slope
-            if self.anchor.dtype != fixed.dtype or not bound <= self.bound * self._most():
-                found = self._prove(fixed, self.vectors, int(self.twist))
+            same = self.anchor.dtype == fixed.dtype
+            growth = self._growth(fixed) if same else fixed.new_tensor(torch.inf)
+            bound, slope = self.bound + growth, self.slope
+            if not (same and bound <= self.bound * self._most()):
+                levels = self.levels.to(fixed.dtype)
+                found = self._prove(fixed, self.vectors, levels, growth, int(self.twist))
                 bound, slope = found.bound, found.slope
                 if keep:
                     self.anchor.copy_(fixed)
                     self.bound.copy_(bound)
                     self.slope.copy_(slope)
                     self.vectors.copy_(found.vectors)
+                    self.levels.copy_(found.levels)
                     self.twist.fill_(found.twist)
             slope = slope.to(fixed.dtype)
             # Bounds are homogeneous in the weight: <slope, weight> is the bound.
@@ -103,12 +117,26 @@ class CarriedBound(nn.Module):
         """How far above the proved bound a carried one may lie."""
         return (1.0 + _BUDGET) / _grids(self.geometry, self.anchor.dtype, self.anchor.device)[0].factor
 
-    def _carried(self, weight: Tensor) -> Tensor:
-        change = read_part(weight - self.anchor.to(weight.dtype), self.geometry)
-        return self.bound.to(weight.dtype) + _SLACK * _reads_times_norm(change, self.geometry)
+    def _growth(self, weight: Tensor) -> Tensor:
+        """Bound how much the norms of layer and symbol may have grown since the last proof."""
+        change = read_part(weight - self.anchor, self.geometry).unflatten(0, (self.geometry.groups, -1))
+        return _SLACK * _spread(self.geometry) * _norm_bound(change.flatten(2))  # (groups, h, g * taps)
 
-    def _prove(self, weight: Tensor, vectors: Tensor, twist: int) -> _Proved:
-        """Bound the norm of a weight, from vectors ``(frequencies * groups, rank, 2)`` near the largest ones."""
+    def _apply(self, fn: Any, recurse: bool = True) -> CarriedBound:
+        before = self.anchor.dtype
+        super()._apply(fn, recurse)
+        if self.anchor.dtype != before:
+            # What was proved for the weight as it was is not for its rounded numbers.
+            self.bound.fill_(torch.nan)
+            self.levels.fill_(torch.inf)
+        return self
+
+    def _prove(self, weight: Tensor, vectors: Tensor, levels: Tensor, growth: Tensor | float, twist: int) -> _Proved:
+        """Bound the norm of a weight.
+
+        From vectors ``(frequencies * groups, rank, 2)`` near the largest ones, and what the norms of the symbol at
+        all frequencies were at most before they grew.
+        """
         geometry = self.geometry
         dtype = weight.dtype if _rounding(geometry, weight.dtype) < _SINGLE else torch.float64
         grids = _grids(geometry, dtype, weight.device)
@@ -116,39 +144,52 @@ class CarriedBound(nn.Module):
         used = read_part(weight.to(dtype), geometry)
         scale = used.abs().max().clamp_min(torch.finfo(dtype).tiny)
         used = used / scale
-        squares, likely, near = [], [], []
-        for part, phases in grid.phases.chunks(used):
-            F = phases.symbols(used).flatten(0, 1)
-            own = slice(part.start * geometry.groups, part.start * geometry.groups + len(F))
-            F = F if F.shape[1] <= F.shape[2] else F.mH
-            square, quotients, x = _proved_square(F, torch.view_as_complex(vectors[own].to(dtype).contiguous()))
-            squares.append(square)
-            likely.append(quotients)
-            near.append(x)
-        best, x = int(torch.cat(likely).argmax()), torch.cat(near)
-        bound = torch.stack(squares).max().double() * (1.0 + _rounding(geometry, dtype))
+        points, groups = len(grid.phases.cosines), geometry.groups
+        vectors, levels = vectors.to(dtype, copy=True), levels.to(dtype, copy=True)
+        before = levels[: points * groups].max()
+        levels = levels * (1.0 + 4.0 * torch.finfo(weight.dtype).eps) + growth
+        current = levels[: points * groups].view(points, groups).amax(dim=1)
+        fresh = current > _OPEN * before if before.isfinite() else torch.ones_like(current, dtype=torch.bool)
+        done, largest, best = torch.zeros_like(fresh), 0.0, 0
+        while fresh.any():
+            chosen = torch.nonzero(fresh)[:, 0]
+            own = (chosen[:, None] * groups + torch.arange(groups, device=chosen.device)).flatten()
+            for part, phases in grid.phases.at(chosen).chunks(used):
+                F = phases.symbols(used).flatten(0, 1)
+                F = F if F.shape[1] <= F.shape[2] else F.mH
+                rows = own[part.start * groups : part.start * groups + len(F)]
+                squares, quotients, x = _proved_squares(F, torch.view_as_complex(vectors[rows]))
+                levels[rows] = (squares * (1.0 + _rounding(geometry, dtype))).sqrt() * scale
+                vectors[rows] = torch.view_as_real(x)
+                if float(quotients.max()) >= largest:
+                    largest, best = float(quotients.max()), int(rows[quotients.argmax()])
+            done |= fresh
+            current = levels[: points * groups].view(points, groups).amax(dim=1)
+            # Where the largest have shrunk others may be above them now.
+            fresh = ~done & (current > current[done].max())
         # Of the division by the bound: with absolute weights the norm of each tap is at most sqrt(rank) times larger.
         spread = 1.0 + math.prod(geometry.kernel_size) * math.sqrt(_rank(geometry))
         division = 4.0 * torch.finfo(weight.dtype).eps * spread
-        bound = bound.sqrt() * (grid.factor * (1.0 + division) * scale.double())
-        outer = _outer(used, grid.phases, best, x[best])
-        known = vectors.to(dtype, copy=True)
-        known[: len(x)] = torch.view_as_real(x)
+        bound = current.max().double() * (grid.factor * (1.0 + division))
+        outer = _outer(used, grid.phases, best, torch.view_as_complex(vectors[best]))
+        turned = _lowest(grids, outer, used, best % groups, twist)
         return _Proved(
             bound=bound.to(weight.dtype),
             slope=_slope(outer, grid.phases, best, used).to(weight.dtype),
-            vectors=known,
-            twist=_lowest(grids, outer, used, best % geometry.groups),
+            vectors=vectors,
+            levels=levels.to(weight.dtype) if turned == twist else torch.full_like(levels, torch.inf),
+            twist=turned,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Proved:
-    """A bound, its slope, vectors near the largest ones, and the twist that promises most next time."""
+    """A bound, its slope, vectors and levels of all frequencies, and the twist that promises most next time."""
 
     bound: Tensor
     slope: Tensor
     vectors: Tensor
+    levels: Tensor
     twist: int
 
 
@@ -202,45 +243,50 @@ def _rounding(geometry: ConvGeometry, dtype: torch.dtype) -> float:
     return rank * terms * torch.finfo(dtype).eps
 
 
-def _step(R: Tensor, square: float, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A step of the power method with ``A = square I - R`` on unit vectors ``(n, rank)``; quotients before it."""
-    y = square * x - (R @ x[..., None])[..., 0]
+def _step(R: Tensor, shift: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A step of the power method with ``shift I - R`` on unit vectors ``(n, rank)``; Rayleigh quotients before it."""
+    y = shift[:, None] * x - (R @ x[..., None])[..., 0]
     quotients = torch.linalg.vecdot(x, y).real
     lengths = torch.linalg.vector_norm(y, dim=1, keepdim=True)
     return y / lengths.clamp_min(torch.finfo(lengths.dtype).tiny), quotients
 
 
-def _proved_square(F: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A bound of ``||F||^2`` of all of a stack of matrices ``(n, rank, more)``, a little above the largest one seen.
+def _proved_squares(F: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Bounds of ``||F||^2`` of a stack of matrices ``(n, rank, more)``, all but a little below the largest one seen.
 
     From unit vectors ``(n, rank)``; with it Rayleigh quotients and vectors that are nearer to the largest ones, most
     of all where the quotients are large.
     """
-    # R = square I - F F^H, in one place of memory from the beginning to the proof that it is positive definite.
-    R, square = (F @ F.mH).neg_(), 0.0
-    x, quotients = _step(R, square, x)
+    # R = squares I - F F^H, in one place of memory from the beginning to the proof that it is positive definite.
+    R = (F @ F.mH).neg_()
+    squares = torch.zeros_like(R.real[:, 0, 0])
+    x, quotients = _step(R, squares, x)
     left = torch.arange(len(F), device=F.device)
     watched = inside = quotients.topk(min(_WATCHED, len(F))).indices
     steps, seen, margin = _STEPS, 0.0, _MARGIN
     while True:
-        part, y = R[inside], x[watched]
+        part, shift, y = R[inside], squares[watched], x[watched]
         for _ in range(steps):
-            y, found = _step(part, square, y)
+            y, found = _step(part, shift, y)
         x[watched], quotients[watched] = y, found
         highest = float(quotients.max())
         if highest <= 0.0:
             # Nothing is seen, probably because there is nothing: the squares of all entries are a bound, too.
-            return torch.view_as_real(F).square().sum(dim=(1, 2, 3)).max(), quotients, x
+            return torch.view_as_real(F).square().sum(dim=(1, 2, 3)), quotients, x
         if highest > seen * (1.0 + _GAIN):
             seen = highest
         else:
             margin *= 2.0
-        before, square = square, seen * (1.0 + margin) ** 2
-        R.diagonal(dim1=1, dim2=2).add_(square - before)
+        most = seen * (1.0 + margin) ** 2
+        # At first a bound of each matrix; where that fails the one of all.
+        tried = (quotients * (1.0 + _LOOSE) ** 2).clamp_max(most) if steps == _STEPS else squares.new_full((), most)
+        tried = tried.expand(len(F))[left]
+        R.diagonal(dim1=1, dim2=2).add_((tried - squares[left])[:, None])
+        squares[left] = tried
         failed = torch.linalg.cholesky_ex(R).info != 0
         if not failed.any():
-            return quotients.new_tensor(square), quotients, x
-        # What passes at this bound passes at every larger one: only the others are looked at again.
+            return squares, quotients, x
+        # What passes at a bound passes at every larger one: only the others are looked at again.
         watched = left = left[failed]
         R, inside, steps = R[failed], slice(None), _MORE_STEPS
 
@@ -264,8 +310,8 @@ def _slope(outer: Tensor, phases: Phases, where: int, weight: Tensor) -> Tensor:
     return slope
 
 
-def _lowest(grids: tuple[_ProofGrid, ...], outer: Tensor, weight: Tensor, group: int) -> int:
-    """The twist for which the peak that these vectors see lies farthest from the frequencies."""
+def _lowest(grids: tuple[_ProofGrid, ...], outer: Tensor, weight: Tensor, group: int, now: int) -> int:
+    """The twist for which the peak that these vectors see lies farthest from the frequencies, or the one of now."""
     if len(grids) == 1:
         return 0
     h = len(outer)
@@ -275,17 +321,9 @@ def _lowest(grids: tuple[_ProofGrid, ...], outer: Tensor, weight: Tensor, group:
     for grid in grids:
         along = grid.phases.cosines @ coefficients, grid.phases.sines @ coefficients
         real, imaginary = along[0][:, 0] - along[1][:, 1], along[0][:, 1] + along[1][:, 0]
-        highest.append((real.square() + imaginary.square()).max())
-    return int(torch.stack(highest).argmin())
-
-
-def _reads_times_norm(change: Tensor, geometry: ConvGeometry) -> Tensor:
-    """Bound ``||M||`` of a weight by the better one of its reshapings."""
-    by_group = change.unflatten(0, (geometry.groups, -1))
-    stack, row = _reads(geometry)
-    if stack <= row:
-        return stack * _norm_bound(by_group.flatten(2))  # (groups, h, g * taps)
-    return row * _norm_bound(by_group.transpose(1, 2).flatten(2))  # (groups, g, h * taps)
+        highest.append(float((real.square() + imaginary.square()).max().sqrt()))
+    lowest = min(highest)
+    return highest.index(lowest) if lowest < (1.0 - _TWIST) * highest[now] else now
 
 
 def _norm_bound(D: Tensor) -> Tensor:
@@ -297,8 +335,7 @@ def _norm_bound(D: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=256)
-def _reads(geometry: ConvGeometry) -> tuple[float, float]:
-    return (
-        math.sqrt(math.prod(stack_of_reads(axis) for axis in geometry.axes)),
-        math.sqrt(math.prod(row_of_reads(axis) for axis in geometry.axes)),
-    )
+def _spread(geometry: ConvGeometry) -> float:
+    """Root of the most taps in one column of the symbol of one channel: the norm of the matrix of their phases."""
+    conv = without_weights(geometry, "An upper bound by frequencies")
+    return math.sqrt(np.bincount(waves_of(conv).residue).max())
