@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -10,18 +11,24 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import spectral_conv.cli.validate as command_line
+from spectral_conv import ConvOperator
 from spectral_conv.cli import app
+from spectral_conv.results import Enclosure
 from validation.cases import (
     closed_form,
     edge_modes,
     fft_smallest_square,
+    guo_two_norm,
+    layer_structure,
     lfa_symbol,
     li_certified,
     li_histograms,
@@ -39,7 +46,16 @@ from validation.checks.table import summary
 
 SOURCE = LI.at("Figure 2")
 # Those that take no second; the others run with `make validate`.
-FAST = (closed_form, edge_modes, fft_smallest_square, lfa_symbol, li_certified, li_histograms, li_wasserstein)
+FAST = (
+    closed_form,
+    edge_modes,
+    fft_smallest_square,
+    layer_structure,
+    lfa_symbol,
+    li_certified,
+    li_histograms,
+    li_wasserstein,
+)
 
 
 def case(run: Callable[..., list[Check]], name: str = "a_case") -> Case:
@@ -138,6 +154,38 @@ class TestRun:
         failed = [check.claim for check in outcome.checks if check.verdict == "fail"]
         assert any("Second difference" in claim for claim in failed)
         assert not any("Identity" in claim for claim in failed)
+
+    def test_structure_and_certificates_can_fail(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        right, enclosed = layer_structure.singular_values, closed_form.spectral_norm
+
+        def first_group_for_all(conv: ConvOperator) -> np.ndarray:
+            groups = conv.geometry.groups
+            return np.concatenate([right(conv.split_groups()[0]) for _ in range(groups)])
+
+        def too_low(conv: ConvOperator, **options: Any) -> Enclosure:
+            found = enclosed(conv, **options)
+            return dataclasses.replace(found, upper=found.lower * (1.0 - 1e-7), lower=found.lower * (1.0 - 2e-7))
+
+        monkeypatch.setattr(layer_structure, "singular_values", first_group_for_all)
+        monkeypatch.setattr(closed_form, "spectral_norm", too_low)
+        outcomes = [run_case(case_of(module)) for module in (layer_structure, closed_form)]
+        failed = [check.claim for one in outcomes for check in one.checks if check.verdict == "fail"]
+        assert [claim.split(":")[0] for claim in failed[:2]] == ["3 groups", "4 groups, stride 2"]
+        assert any("certified intervals" in claim for claim in failed)
+
+    @pytest.mark.parametrize(("ours", "word"), [(3, "reproduced"), (90, "not reproduced")])
+    def test_fixed_steps_that_no_paper_names_decide_nothing(
+        self, ours: int, word: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = {
+            "Frobenius, exact line search": np.linspace(1.0, 0.0, 3),
+            "Frobenius, fixed steps 1": np.linspace(1.0, 0.0, ours + 1),
+            "2-norm, fixed step 1": np.linspace(1.0, 0.0, 21),
+        }
+        monkeypatch.setattr(guo_two_norm, "courses", lambda shape: found)
+        checks = run_case(case_of(guo_two_norm)).checks
+        assert [check.verdict for check in checks] == ["pass"] * 3 + ["skipped"] * 3
+        assert all(check.reason.startswith(f"{word} with the steps tried here") for check in checks[3:])
 
 
 def outcome(*checks: Check) -> Outcome:

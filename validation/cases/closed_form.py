@@ -1,7 +1,8 @@
 """Spectra that are known in closed form.
 
 Second differences, averages and separable kernels with zero padding have products of cosines for singular values;
-the identity and orthogonal 1 x 1 kernels change no norm, whatever the padding.
+the identity and orthogonal 1 x 1 kernels change no norm, whatever the padding. The certified intervals must hold the
+values that are known.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from spectral_conv import ConvOperator, singular_values, smallest_singular_value, spectral_norm
-from validation.checks.check import Check, at_most
+from validation.checks.check import Check, at_most, none_of
 from validation.checks.papers import BOTTCHER_GRUDSKY, ELEMENTARY
 from validation.checks.picture import LINES, Picture
 
@@ -23,6 +24,7 @@ TRIDIAGONAL = BOTTCHER_GRUDSKY.at("tridiagonal Toeplitz matrices")
 PRODUCTS = BOTTCHER_GRUDSKY.at("tridiagonal Toeplitz matrices; Kronecker products of them")
 TOLERANCE = 1e-12
 DRAWN = 24
+CERTIFIED = (8, 24, 40)
 
 
 def cosines(middle: float, beside: float, count: int) -> Real:
@@ -79,6 +81,12 @@ def run() -> list[Check]:
             _laplacian_ends(96),
             2e-9,
         ),
+        none_of(
+            f"Five-point Laplacian, N = {', '.join(map(str, CERTIFIED))}: certified intervals that do not hold the "
+            "value, or are wider than 1e-8 of the largest",
+            PRODUCTS,
+            sum(_certified_wrongly(size) for size in CERTIFIED),
+        ),
         at_most(
             "Identity kernels of every odd size: all values are 1; largest error",
             ELEMENTARY,
@@ -116,6 +124,17 @@ def _laplacian_ends(size: int) -> float:
     conv, values = ConvOperator(_laplacian_kernel(), (size, size)), 2.0 * cosines(2.0, -1.0, size)
     found = (spectral_norm(conv, rtol=1e-9).value, smallest_singular_value(conv).value)
     return max(abs(found[0] - values.max()), abs(found[1] - values.min())) / values.max()
+
+
+def _certified_wrongly(size: int) -> int:
+    conv, values = ConvOperator(_laplacian_kernel(), (size, size)), 2.0 * cosines(2.0, -1.0, size)
+    found = (spectral_norm(conv, certify=True), smallest_singular_value(conv, certify=True))
+    rounding = 1e-15 * values.max()  # of the closed form itself
+    ends = zip(found, (values.max(), values.min()), strict=True)
+    return sum(
+        not one.lower - rounding <= value <= one.upper + rounding or one.upper - one.lower > 1e-8 * values.max()
+        for one, value in ends
+    )
 
 
 def _third() -> Real:

@@ -39,7 +39,8 @@ def run(full: bool = False) -> list[Check]:
     picture = Picture(
         title="Circular norms of random small layers, over the exact norm",
         text='How many layers (3 x 3 to 5 x 5, "same" padding, 3 to 8 pixels) have which ratio; left of 1 the '
-        "circular norm is too small. At n' the ratio is never below 1.",
+        "circular norm is too small. At n' the ratio is never below 1. Ratios beyond the axis are in the outermost "
+        "bars.",
         draw=lambda figure: _draw(figure, plain),
     )
     return [

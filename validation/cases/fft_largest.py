@@ -2,7 +2,8 @@
 
 With zero padding the largest value of the N x N circular layer is an estimate only. It and the exact value approach
 the supremum of the symbol's norm over all frequencies, both from below, at a distance that falls as 1/N²; where the
-grid happens to meet the best frequency the estimate has no error of its own, and the constant varies.
+grid happens to meet the best frequency the estimate has no error of its own, and the constant varies: a power fitted
+to one kernel came out between -2.5 and -1.8. The median over kernels, as they come, shows the rate.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from validation.symbol_search import supremum
 RATE = BOTTCHER_GRUDSKY.at("the extreme eigenvalues approach those of the symbol as 1/N²")
 SIZES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 FITTED_FROM = 16
+MEDIAN_OF, MEDIAN_SIZES = 25, (12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 KERNELS = {
     "averaging, 3 x 3": np.full((3, 3, 1, 1), 1 / 9),
     "Gaussian, 3 x 3": np.random.default_rng(1).standard_normal((3, 3, 1, 1)),
@@ -72,6 +74,8 @@ def run(full: bool = False) -> list[Check]:
     for name, found in courses.items():
         text = f"{name}: power of N by which the FFT's error falls, fitted from N = {FITTED_FROM}"
         checks.append(between(text, REFUSED, rate(found.off), -2.3, -1.7, picture=errors))
+    text = f"Median over {MEDIAN_OF} Gaussian kernels, 3 x 3: power of N by which the FFT's error falls, N = 12 to 64"
+    checks.append(between(text, REFUSED, median_rate(), -2.2, -1.8))
     for name, found in courses.items():
         text = f"{name}: power of N by which the exact norm nears the supremum, fitted from N = {FITTED_FROM}"
         checks.append(between(text, RATE, rate(found.below), -2.1, -1.9, picture=distances))
@@ -93,6 +97,19 @@ def rate(errors: NDArray[np.floating]) -> float:
     sizes = np.array(SIZES)
     fitted = sizes >= FITTED_FROM
     return float(np.polyfit(np.log(sizes[fitted]), np.log(errors[fitted]), 1)[0])
+
+
+def median_rate() -> float:
+    """Slope of the median of the FFT's error over random kernels of one channel, seeds 0, 1, 2, ..."""
+    medians = []
+    for size in MEDIAN_SIZES:
+        kernels = (np.random.default_rng(seed).standard_normal((3, 3, 1, 1)) for seed in range(MEDIAN_OF))
+        convs = [ConvOperator(kernel, (size, size)) for kernel in kernels]
+        errors = [
+            circulant_singular_values(conv).max() / spectral_norm(conv, rtol=1e-7).value - 1.0 for conv in convs
+        ]
+        medians.append(np.median(np.abs(errors)))
+    return float(np.polyfit(np.log(MEDIAN_SIZES), np.log(medians), 1)[0])
 
 
 def _draw(figure: Figure, courses: dict[str, Course], quantity: str) -> None:

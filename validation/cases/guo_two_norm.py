@@ -2,9 +2,10 @@
 
 The paper compares ``||M^T M - I||_F^2`` with the 2-norm penalty ``||M^T M - I||_2``, each with the most efficient
 of several step sizes, and finds that the Frobenius method needs fewer iterations to bring all singular values into
-a given interval. That is true here if each step is as efficient as can be: an exact line search for the one,
-backtracking or the best constant step for the other. With steps that are fixed beforehand it depends on the kernel
-and the interval, and the paper does not say which steps it tried.
+a given interval. That is true here if the steps are searched for: an exact line search for the one, the best of
+backtracking and constant steps for the other. With steps that are fixed beforehand, which may be what the paper
+means, it depends on the interval and on how many schedules one tries: of those here the Frobenius method wins where
+the interval is wide. The paper does not say which steps, kernels and intervals it tried.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ CLAIM = GUO_FROBENIUS.at("section 4, last paragraph")
 SHAPES, MORE_SHAPES = ((3, 3, 3, 1),), ((3, 3, 1, 3), (3, 3, 3, 6))
 # All squares of singular values within 1 - gap and 1 + gap.
 GAPS = (0.8, 0.6, 0.4)
-# The last lambda of the paper's schedule is 1e-3; the others scale it as a whole, or alone.
+# The paper's schedule is the first; two scale it, as a whole or its last step; the others were found by trying.
 SCHEDULES = (
-    *({1: t / 100, 10: t / 10, 20: t} for t in (5e-4, 1e-3, 2e-3)),
+    *({1: t / 100, 10: t / 10, 20: t} for t in (1e-3, 2e-3)),
     {1: 1e-5, 10: 1e-4, 20: 2e-3},
     {1: 1e-4},
+    {1: 1e-4, 5: 1e-3},
+    {1: 5e-5, 3: 2e-4, 6: 2e-3},
 )
 CONSTANT = (0.01, 0.02, 0.04, 0.08)
 ITERATIONS = 200
+SEARCHED = "the best of steps searched for and of fixed ones; fixed ones alone are below"
 EXTREMES = 1e-6  # relative error of the extremes: those of the 2-norm method come to lie close together
 
 
@@ -62,17 +66,18 @@ def _kernel(shape: tuple[int, ...]) -> list[Check]:
             f"{label}, squares within {gap} of 1: the Frobenius method needs {_count(ours)} iterations, the 2-norm "
         )
         text += f"method {_count(theirs)}, each at its best; quotient"
-        checks.append(at_most(text, CLAIM, _quotient(ours, theirs), 1.0, picture=picture))
+        checks.append(at_most(text, CLAIM, _quotient(ours, theirs), 1.0, note=SEARCHED, picture=picture))
     return checks + [_fixed(found, label, gap, picture) for gap in GAPS]
 
 
 def _fixed(found: Courses, label: str, gap: float, picture: Picture) -> Check:
     ours, theirs = best(found, "Frobenius, fixed", gap), best(found, "2-norm, fixed", gap)
     text = f"{label}, squares within {gap} of 1, steps fixed beforehand: the Frobenius method needs fewer iterations"
-    if ours <= theirs:
-        text += f", {_count(ours)}, than the 2-norm method, {_count(theirs)}; quotient"
-        return at_most(text, CLAIM, _quotient(ours, theirs), 1.0, picture=picture)
-    reason = f"undecided: here it needs more, {_count(ours)} against {_count(theirs)}; the paper names no steps"
+    found_here = "reproduced" if ours < theirs else "not reproduced"
+    reason = (
+        f"{found_here} with the steps tried here, {_count(ours)} against {_count(theirs)}; the paper names none, so "
+        "that it neither confirms nor refutes it"
+    )
     return skipped(text, CLAIM, reason, picture=picture)
 
 

@@ -102,11 +102,18 @@ SEDGHI = Paper(
     year=2019,
     link="arXiv:1805.10408",
 )
-# What needs no paper, and what this package says itself.
+# What needs no paper, what was found without this package, and what this package says itself.
+INDEPENDENT = Source(
+    paper="dense matrices of the papers' layers and NumPy's random numbers, without this package",
+    place="",
+    link="",
+    short="independent computation",
+)
 ELEMENTARY = Source(paper="elementary linear algebra", place="", link="", short="elementary")
 REFUSED = Source(
     paper="documentation of spectral_conv", place="what we refuse to claim", link="", short="our documentation"
 )
+LAYER = Source(paper="documentation of spectral_conv", place="theory, the layer", link="", short="our documentation")
 COMPRESSION = Source(
     paper="documentation of spectral_conv", place="theory, the compression bound", link="", short="our documentation"
 )
