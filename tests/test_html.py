@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import html
 import io
+import itertools
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -25,22 +27,29 @@ from safetensors.numpy import save_file
 from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
-from spectral_conv import descend, regularizers, steps
+from spectral_conv.certification import network_lipschitz
 from spectral_conv.cli import app
+from spectral_conv.graph import Graph, Node
 from spectral_conv.inspection import Inspection, inspect_model
-from spectral_conv.models import read_model
+from spectral_conv.models import Skipped, read_model
 from spectral_conv.operator import ConvOperator
-from spectral_conv.report.figures import Spectrum, extreme_mode, frequency_map, layer_figures, layer_spectra
+from spectral_conv.report.figures import (
+    LayerFigures,
+    Spectrum,
+    extreme_mode,
+    frequency_map,
+    layer_figures,
+    layer_spectra,
+)
 from spectral_conv.report.findings import Finding, findings, network_finding
 from spectral_conv.report.html import inspection_page, notebook_table
-from spectral_conv.report.html_runs import store_page
 from spectral_conv.report.plots import new_figure
 from spectral_conv.report.plots_images import EXACT
 from spectral_conv.report.plots_layers import KINDS
-from spectral_conv.report.plots_penalty import plot_penalty
 from spectral_conv.report.record import LayerReport
 from spectral_conv.report.spreadsheet import layers_csv
 from spectral_conv.report.text import printable
+from spectral_conv.results import Enclosure, StopReason
 from spectral_conv.symbols import circulant_singular_values
 from tests.shared_material import MODELS, needs_shared
 from tests.tolerances import DENSE
@@ -56,7 +65,7 @@ HOSTILE = (
     "ctrl\x1b[31m\x07\u202eend",
     "$\\frac{1}$ {{ 7*7 }} {% raw %}",
 )
-VOID = {"meta", "link", "input", "br", "img", "hr"}
+VOID = {"wbr", "meta", "link", "input", "br", "img", "hr"}
 
 
 def operators() -> list[ConvOperator]:
@@ -106,6 +115,7 @@ class Outline(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None], tuple[str, ...]]] = []
         self.section = ""
         self.numbers: dict[str, list[float]] = {}
+        self.words: list[tuple[float, str]] = []  # of each number its value, and what a person reads
         self.feed(text)
         self.close()
         assert self.open == []
@@ -118,11 +128,17 @@ class Outline(HTMLParser):
             self.section = attributes.get("id") or ""
         if tag == "data":
             self.numbers.setdefault(self.section, []).append(float(attributes["value"] or "nan"))
+            self.words.append((self.numbers[self.section][-1], ""))
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs), tuple(self.open)))
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "data":
+            value, words = self.words.pop()
+            self.words.append((value, words + data))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"</{tag}> closes nothing"
@@ -130,6 +146,74 @@ class Outline(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes, _ in self.elements if name == tag]
+
+
+def numbers_of_a_section(layer: dict[str, Any]) -> list[float]:
+    """Every number that the document has of a layer and its section shows."""
+    ends = ("sigma_max", "sigma_min")
+    found = [layer[end][part] for end in ends if layer[end] for part in ("value", "lower", "upper")]
+    found += (layer["circulant"] or {}).values()
+    for bound in layer["bounds"].values():
+        found += [bound.get(part) for part in ("value", "ratio", "seconds")]
+    return sorted(number for number in found if number is not None)
+
+
+def numbers_of_the_table(layers: list[dict[str, Any]]) -> list[float]:
+    found: list[float | None] = []
+    for layer in layers:
+        found += [layer[end]["value"] for end in ("sigma_max", "sigma_min") if layer[end]]
+        found += [*(layer["circulant"] or {}).values(), layer["seconds"]]
+    return sorted(number for number in found if number is not None)
+
+
+def assert_reads_as(value: float, words: str) -> None:
+    """The words are the value to half a unit of their last digit, or an inequality that holds; times may be in ms."""
+    if words.startswith("< "):
+        assert value < float(words[2:])
+        return
+    digits, _, power = words.partition("e")
+    unit = 10.0 ** (int(power or 0) - len(digits.partition(".")[2]))
+    scale = max(unit, 1e-14)
+    assert any(abs(float(words) - factor * value) <= 0.5001 * scale for factor in (1.0, 1e3)), (value, words)
+
+
+def odd_reports(report: LayerReport) -> tuple[LayerReport, ...]:
+    """A bracket without an end; a limit and a failure; bounds that overflow; nothing at all."""
+    words: dict[str, Any] = {"basis": "theorem: some", "method": "bracket", "applications": 0}
+    bracket = Enclosure(lower=2.0, value=3.5, upper=math.inf, stop_reason=StopReason.TIME_LIMIT, **words)
+    low = Enclosure(lower=0.0, value=0.0, upper=1.5, stop_reason=StopReason.LIMIT, **words)
+    assert report.bounds is not None
+    first, second, *others = (row for row in report.bounds.rows if row.bound is not None)
+    rows = (
+        replace(first, bound=replace(first.bound, value=math.inf), ratio=math.inf),
+        replace(second, ratio=None),
+        *others,
+    )
+    return (
+        replace(report, name="bracket", sigma_max=bracket, sigma_min=low),
+        replace(report, name="half", sigma_min=None, sigma_min_reason="out of memory", bounds=None),
+        replace(report, name="overflow", bounds=replace(report.bounds, rows=rows), bounds_reason=None),
+        replace(
+            report,
+            name="nothing",
+            sigma_max=None,
+            sigma_max_reason="no convergence",
+            sigma_min=None,
+            sigma_min_reason="too large",
+            circulant=None,
+            circulant_reason="no symbol",
+            bounds=None,
+            bounds_reason="reflected",
+            seconds=0.0,
+        ),
+    )
+
+
+def drawn_without(inspection: Inspection) -> LayerFigures:
+    """No figure at all, each with a reason."""
+    drawn = layer_figures(inspection.opened().layers[0].operator)
+    nothing: dict[str, Any] = dict.fromkeys(("circulant", "exact", "frequencies", "largest", "smallest"))
+    return replace(drawn, **nothing, reasons=dict.fromkeys(nothing, "none of it"))
 
 
 class TestPage:
@@ -146,6 +230,9 @@ class TestPage:
             assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
             assert all("scope" in attributes for attributes in outline.all("th"))
             assert all("colspan" in a for _, a, _ in outline.elements if a.get("scope") == "colgroup")
+            levels = [int(tag[1]) for tag, _, _ in outline.elements if re.fullmatch("h[1-6]", tag)]
+            assert levels[0] == 1
+            assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
     def test_every_figure_has_a_name_a_caption_axes_and_sound_svg(self, page: str) -> None:
         figures = re.findall(r"<figure>(.*?)</figure>", page, flags=re.DOTALL)
@@ -167,26 +254,29 @@ class TestPage:
                 assert value is None or value.startswith(("#", "data:image/png;base64,"))
 
     def test_every_number_is_that_of_the_document(self, page: str, several: Inspection) -> None:
-        numbers = Outline(page).numbers
-        for i, layer in enumerate(several.document()["layers"], 1):
-            expected = []
-            for end in ("sigma_max", "sigma_min"):
-                expected += [layer[end][part] for part in ("value", "lower", "upper")]
-                expected += [layer["circulant"][end]] if layer["circulant"] else []
-            for bound in layer["bounds"].values():
-                expected += [bound[part] for part in ("value", "ratio", "seconds") if part in bound]
-            assert sorted(numbers[f"layer-{i}"]) == sorted(expected)
-        table = [
-            number
-            for layer in several.document()["layers"]
-            for number in (
-                layer["sigma_max"]["value"],
-                layer["sigma_min"]["value"],
-                *(layer["circulant"] or {}).values(),
-                layer["seconds"],
-            )
-        ]
-        assert sorted(numbers[""]) == sorted(table)
+        outline, layers = Outline(page), several.document()["layers"]
+        for i, layer in enumerate(layers, 1):
+            assert sorted(outline.numbers[f"layer-{i}"]) == numbers_of_a_section(layer)
+        assert sorted(outline.numbers[""]) == numbers_of_the_table(layers)
+        assert len(outline.words) > 200
+        for value, words in outline.words:
+            assert_reads_as(value, words)
+
+    def test_so_are_brackets_and_what_is_infinite_or_missing(self, several: Inspection) -> None:
+        reports = odd_reports(several.reports[0])
+        figures = [drawn_without(several)] * len(reports)
+        outline = Outline(inspection_page("odd", reports, figures))
+        layers = replace(several, reports=reports).document()["layers"]
+        for i, layer in enumerate(layers, 1):
+            assert sorted(outline.numbers.get(f"layer-{i}", [])) == numbers_of_a_section(layer)
+        assert sorted(outline.numbers[""]) == numbers_of_the_table(layers)
+        assert np.all(np.isfinite([value for value, _ in outline.words]))
+        text = html.unescape(inspection_page("odd", reports, figures))
+        for words in ("2..inf", "`time_limit` was reached: raise it.", "out of memory", "not found", "no symbol"):
+            assert words in text
+        assert "reflected" in text
+        tops = {finding.topic: finding for finding in findings(reports)}
+        assert tops["Not complete"].layers == (0, 1, 3)
 
     def test_methods_without_a_bound_share_their_reason(self, page: str) -> None:
         (line,) = re.findall(r"<p[^>]*>(Without [^<]*padding_mode=&#39;reflect[^<]*)</p>", page)
@@ -197,7 +287,7 @@ class TestPage:
         assert "LAPACK&#39;s singular value decomposition of the whole matrix" in page
         assert "theorem: the bounds are proved in exact arithmetic" in page
         assert "does not apply to padding_mode=&#39;reflect&#39;" in page
-        assert "No bound is known: The model has no graph" in page
+        assert "No Lipschitz bound is known: the weights alone do not say which layer follows which." in page
         assert html.escape(HOSTILE[0], quote=False).replace("'", "&#39;") + ": the file does not say" in hostile
 
     def test_the_same_inspection_gives_the_same_page(self, several: Inspection) -> None:
@@ -240,11 +330,14 @@ class TestPage:
     def test_no_layers_are_a_page_too(self) -> None:
         Outline(inspect_model([]).page())
 
-    def test_a_layer_of_full_size_stays_within_its_share(self) -> None:
-        conv = ConvOperator(np.random.default_rng(0).standard_normal((3, 3, 4, 4)), (64, 64))
-        text = inspect_model([conv]).page()
-        fixed = inspect_model([]).page()
-        assert len(text) - len(fixed) < 3e6 / 19
+    def test_fifty_five_layers_of_full_size_have_3_MB(self) -> None:
+        rng = np.random.default_rng(0)
+        layers = [ConvOperator(rng.standard_normal((3, 3, 4, 4)), (32, 32)) for _ in range(2)]
+        reports = inspect_model(layers, bounds=True).reports
+        figures = [layer_figures(conv) for conv in layers]
+        one, two = (len(inspection_page("m", reports[:count], figures[:count])) for count in (1, 2))
+        assert one < 100_000
+        assert two - one < 3e6 / 55
 
     def test_to_html_writes_it_and_leaves_a_file_that_cannot_be_replaced(self, several: Inspection) -> None:
         inspection = replace(several, reports=several.reports[4:5], source=_first(several, 4))
@@ -430,52 +523,62 @@ class TestFindings:
         assert {finding.tone for finding in found.values()} == {"fine", "open"}
         assert found["Norms that explode a signal"].sentences[0].startswith("No layer can stretch")
 
+    def test_the_worst_come_first(self, several: Inspection) -> None:
+        reports = (
+            several.reports
+            + inspect_model([ConvOperator(s * np.eye(2)[None, None], (3, 3)) for s in (1e-6, 30.0)]).reports
+        )
+        found = {finding.topic: finding for finding in findings(reports)}
+        norms = [reports[i].sigma_max.value for i in found["Norms that explode a signal"].layers]
+        least = [reports[i].sigma_min.value for i in found["Smallest values that kill a signal"].layers]
+        assert len(least) > 1
+        assert len(norms) > 1
+        assert norms == sorted(norms, reverse=True)
+        assert least == sorted(least)
+
+    def test_what_is_not_known_is_not_called_fine(self, several: Inspection) -> None:
+        fine, odd = several.reports[5], odd_reports(several.reports[0])
+        found = {finding.topic: finding for finding in findings((fine, odd[0], odd[3]))}
+        norms, smallest = found["Norms that explode a signal"], found["Smallest values that kill a signal"]
+        assert norms.tone == "open"
+        assert norms.sentences[0].startswith(
+            "No layer is known to stretch a signal more than 10 times. For 2 layers it"
+        )
+        assert smallest.tone == "grave"
+        assert "For 2 layers it is not known." in smallest.sentences[0]
+
+    def test_of_some_layers_no_bound_of_the_network_is_given(self, several: Inspection) -> None:
+        model = several.opened()
+        nodes = tuple(
+            Node(name=f"n{i}", op="Conv", inputs=(f"v{i}",), outputs=(f"v{i + 1}",), weights=(f"layer{i}",))
+            for i in range(3)
+        )
+        model = replace(model, graph=Graph(nodes=nodes, inputs=("v0",), outputs=("v3",)))
+        (sentence,) = network_finding(replace(model, layers=model.layers[1:2])).sentences
+        assert "it would be that of the whole network, and 2 of its convolutions are not among" in sentence
+        (sentence,) = network_finding(replace(model, layers=model.layers[:3])).sentences
+        assert "that were chosen" not in sentence
+        skipped = tuple(Skipped(name=f"layer{i}", reason="nan") for i in range(2))
+        (sentence,) = network_finding(replace(model, layers=model.layers[2:3], skipped=skipped)).sentences
+        assert "that were chosen" not in sentence
+
+    @needs_shared
+    def test_select_on_the_command_line_gives_no_bound_of_the_network(self, tmp_path: Path) -> None:
+        path = tmp_path / "page.html"
+        arguments = [str(MODELS / "mnist.onnx"), "--select", "Parameter5", "--largest-only", "--html", str(path)]
+        assert CliRunner().invoke(app, ["inspect", *arguments]).exit_code == 0
+        text = path.read_text(encoding="utf-8")
+        assert "1 of its convolutions is not among the layers that were chosen" in text
+        assert "at most" not in text.partition('id="all"')[0]
+
     @needs_shared
     def test_a_network_with_a_graph_has_a_bound(self) -> None:
         model = read_model(MODELS / "mnist.onnx")
         (sentence,) = network_finding(model).sentences
-        assert re.match(r"Its Lipschitz constant is at most \d", sentence)
-
-
-@pytest.fixture(scope="module")
-def histories() -> dict[str, Any]:
-    conv = ConvOperator(np.random.default_rng(1).standard_normal((3, 3, 2, 3)), (6, 6))
-    rules = {HOSTILE[0]: steps.Fixed(1e-5), "exact \x07$x$": steps.ExactLineSearch()}
-    penalty = regularizers.OrthogonalityGap()
-    return {name: descend(conv, penalty, rule, maxiter=4, circulant_every=2).history for name, rule in rules.items()}
-
-
-class TestStorePage:
-    def test_it_is_sound_html_with_the_recorded_numbers(self, histories: dict[str, Any]) -> None:
-        text = store_page(histories, title=HOSTILE[1])
-        outline = Outline(text)
-        recorded = [
-            float(history[name].values[place])
-            for history in histories.values()
-            for name in ("penalty", "sigma_max", "sigma_min")
-            for place in (0, -1)
-        ]
-        assert outline.numbers == {"": recorded}
-        assert outline.all("script") == outline.all("img") == []
-        assert "exact \\x07$x$" in html.unescape(text)
-        assert text.count("<figure>") == text.count("<figcaption>") == 2 + 2 * 2
-        assert "largest singular value" in text
-        ids = [a["id"] for _, a, _ in outline.elements if "id" in a]
-        assert len(ids) == len(set(ids))
-
-    def test_a_run_that_tracked_nothing_shows_its_penalty(self) -> None:
-        conv = ConvOperator(np.ones((3, 3, 1, 1)), (4, 4))
-        run = descend(conv, regularizers.Frobenius(), steps.Fixed(1e-3), maxiter=2, track=(), circulant_every=None)
-        text = store_page({"": run.history})
-        Outline(text)
-        assert text.count("<figure>") == 1
-        ax = plot_penalty({"": run.history})
-        np.testing.assert_array_equal(ax.lines[0].get_ydata(), run.history["penalty"].values)
-
-    def test_no_run_is_refused(self) -> None:
-        for draw in (store_page, plot_penalty):
-            with pytest.raises(ValueError, match="`histories` must hold at least one run"):
-                draw({})
+        said = re.match(r"Its Lipschitz constant is at most ([\d.]+):", sentence)
+        assert said is not None
+        truth = network_lipschitz(model).value
+        assert truth <= float(said[1]) <= 1.001 * truth
 
 
 class TestCommandLine:
@@ -617,6 +720,16 @@ class TestBrowser:
         assert answer[6] == "layer5"
         assert answer[7] == "7 of 7 layers, by largest value, exact, ascending"
 
+    def test_a_finding_leads_to_its_layers(self, folder: Path, hostile: str) -> None:
+        script = f"""
+        document.getElementById("search").value = "zz";
+        document.querySelector('a[data-show="explodes"]').click();
+        return [document.getElementById("show").value, {ROWS}.length, document.getElementById("search").value,
+          document.querySelectorAll("th button").length,
+          [...document.querySelectorAll("th button")].filter((b) => !b.getAttribute("aria-label")).length];
+        """
+        assert self.ask(folder, hostile, script) == ["explodes", len(HOSTILE), "", 10, 0]
+
     def test_names_are_not_run(self, folder: Path, hostile: str) -> None:
         script = f"return [document.title, document.images.length, {ROWS}];"
         title, images, names = self.ask(folder, hostile, script)
@@ -627,6 +740,9 @@ class TestBrowser:
     @pytest.mark.parametrize("width", [320, 380, 760, 1400])
     def test_no_scrolling_sideways(self, folder: Path, page: str, width: int) -> None:
         long = page.replace("layer0", "a_layer_with_a_long_name." * 6)
+        # What is out of sight is to be laid out, too: it could be too wide.
+        assert "content-visibility: auto" in long
+        long = long.replace("content-visibility: auto", "content-visibility: visible")
         frame = (
             f'<!doctype html><body><iframe width="{width}" height="800" srcdoc="{html.escape(long)}"></iframe></body>'
         )

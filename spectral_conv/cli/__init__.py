@@ -9,6 +9,7 @@ showing, condition, cluster -- inspections as they come; what makes them fail; w
 compare -- the command about two files
 clip -- a whole file written again, its norms brought down
 descend -- the descent on the kernel of one layer
+runs -- descents that were kept, side by side on a page
 bounds -- every bound of one layer
 validate -- the claims of papers, checked
 choices -- penalties and step sizes by their words on the command line
@@ -30,6 +31,7 @@ from spectral_conv.cli.clip import clip_file
 from spectral_conv.cli.compare import compare
 from spectral_conv.cli.descend import descend_layer
 from spectral_conv.cli.models import demo, describe, inspect, print_layers
+from spectral_conv.cli.runs import show_runs
 from spectral_conv.cli.validate import validate_claims
 
 app = typer.Typer(
@@ -74,6 +76,7 @@ app.command("layers")(print_layers)
 app.command("compare")(compare)
 app.command("clip")(clip_file)
 app.command("descend")(descend_layer)
+app.command("runs")(show_runs)
 app.command("bounds")(bound_layer)
 app.command("demo")(demo)
 app.command("validate")(validate_claims)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from spectral_conv._whole_file import write_whole
 from spectral_conv.cli.choices import PENALTIES, in_options, parse_penalty, parse_step, parse_target
-from spectral_conv.cli.files import PICTURES, check_writable, write_array
+from spectral_conv.cli.files import PAGES, PICTURES, check_writable, write_array
 from spectral_conv.cli.options import AsJson, File, InputSize, Layer, Layers, parse_size, read
 from spectral_conv.cli.output import INCOMPLETE, new_console, one_message, print_json
 
@@ -56,6 +57,10 @@ def descend_layer(
         typer.Option(metavar="FILE", help="Write the last kernel, .npz, under its name and in its layout."),
     ] = None,
     figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the course: .png, .pdf or .svg.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page of the run: one .html, no network needed."),
+    ] = None,
     input_size: InputSize = None,
     layers: Layers = None,
     as_json: AsJson = False,
@@ -71,7 +76,8 @@ def descend_layer(
         rule, interval = parse_step(step, term), parse_target(target)
         if resume and store is None:
             raise ValueError("`--resume` needs the `--store` to resume from. Name it.")
-        _check_files(file, layers, store, out, figure)
+        outputs = _Outputs(out=out, figure=figure, html=html)
+        outputs.check([path for path in (file, layers, store) if path is not None])
         # A mistake in the command is told before a large file is read, and one in the file before any work.
         from spectral_conv.models import find_layer
 
@@ -93,29 +99,54 @@ def descend_layer(
         )
     if as_json:
         with one_message():
-            _write(run, chosen, model.name, out, figure)
+            outputs.write(run, chosen, model.name)
         print_json(_document(run, chosen.name, model.name, repr(rule), store, out))
         if chosen.assumed:
             typer.echo(f"Assumed, to be checked: {', '.join(chosen.assumed)}.", err=True)
     else:
         _print(run, chosen, model.name, repr(rule))
         with one_message():
-            _write(run, chosen, model.name, out, figure)
-        for what, path in (("Iterations", store), ("Kernel", out), ("Figure", figure)):
+            outputs.write(run, chosen, model.name)
+        for what, path in (("Iterations", store), ("Kernel", out), ("Figure", figure), ("Page", html)):
             if path is not None:
                 typer.echo(f"{what} in {path}.")
     if _failed(run):
         raise typer.Exit(INCOMPLETE)
 
 
-def _check_files(file: Path, layers: Path | None, store: Path | None, out: Path | None, figure: Path | None) -> None:
-    """Refuse what could not be written at the end."""
-    taken = [path for path in (file, layers, store) if path is not None]
-    if out is not None:
-        check_writable("--out", out, (".npz",), taken)
-        taken.append(out)
-    if figure is not None:
-        check_writable("--figure", figure, PICTURES, taken)
+@dataclass(frozen=True, kw_only=True)
+class _Outputs:
+    """The files to write, None for those that are not wanted."""
+
+    out: Path | None
+    figure: Path | None
+    html: Path | None
+
+    def check(self, taken: list[Path]) -> None:
+        """Refuse what could not be written at the end."""
+        wanted = (("--out", self.out, (".npz",)), ("--figure", self.figure, PICTURES), ("--html", self.html, PAGES))
+        for option, path, suffixes in wanted:
+            if path is not None:
+                check_writable(option, path, suffixes, taken)
+                taken = [*taken, path]
+
+    def write(self, run: Descent, layer: ConvLayer, model: str) -> None:
+        """Write them, each whole."""
+        if self.out is not None:
+            from spectral_conv.models._layouts import as_stored
+
+            write_array(self.out, layer.name, as_stored(run.kernel, layer.layout, layer.kernel_shape))
+        title = f"{model}: {layer.name}"
+        if self.figure is not None:
+            from spectral_conv.report.plots import draw_course
+
+            drawn, form = draw_course(run.history, title=title), self.figure.suffix[1:].lower()
+            write_whole(self.figure, lambda file: drawn.savefig(file, format=form))
+        if self.html is not None:
+            from spectral_conv.report.html_runs import store_page
+
+            page = store_page({layer.name: run.history}, title=title).encode()
+            write_whole(self.html, lambda file: file.write(page))
 
 
 def _print(run: Descent, layer: ConvLayer, model: str, rule: str) -> None:
@@ -126,18 +157,6 @@ def _print(run: Descent, layer: ConvLayer, model: str, rule: str) -> None:
     console = new_console()
     console.print(CourseTable(layer_record(layer), run.history, model, rule))
     console.print(f"\n{printable(in_options(run.message))}")
-
-
-def _write(run: Descent, layer: ConvLayer, model: str, out: Path | None, figure: Path | None) -> None:
-    if out is not None:
-        from spectral_conv.models._layouts import as_stored
-
-        write_array(out, layer.name, as_stored(run.kernel, layer.layout, layer.kernel_shape))
-    if figure is not None:
-        from spectral_conv.report.plots import draw_course
-
-        drawn = draw_course(run.history, title=f"{model}: {layer.name}")
-        write_whole(figure, lambda file: drawn.savefig(file, format=figure.suffix[1:].lower()))
 
 
 def _document(

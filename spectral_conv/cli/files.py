@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 PICTURES = (".png", ".pdf", ".svg")
+PAGES = (".html", ".htm")
 
 
 def check_writable(option: str, path: Path, suffixes: Sequence[str], taken: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from spectral_conv.report.figures import LayerFigures
 from spectral_conv.report.findings import EXPLODES, Finding, findings
 from spectral_conv.report.html_layers import Drawing, row, section
+from spectral_conv.report.html_shared import share
 from spectral_conv.report.html_svg import inline_svg
 from spectral_conv.report.html_templates import render
 from spectral_conv.report.notes import footnotes
@@ -21,7 +22,7 @@ from spectral_conv.report.record import NOT_ASKED, LayerReport
 from spectral_conv.report.text import printable
 
 TONES = {"grave": "look here", "fine": "all clear", "open": "to know"}
-SHOWN = 6  # layers named beside a finding; the others are found by the table's filter
+SHOWN = 4  # layers named beside a finding, the worst; the others are a link away, in the table
 
 
 def inspection_page(
@@ -73,7 +74,7 @@ def inspection_page(
         overview = Drawing(title=title, svg=inline_svg(figure, "overview", title), caption=caption)
     rows = [row(report, i) for i, report in enumerate(reports, 1)]
     pairs = zip(reports, figures, strict=True)
-    return render(
+    page = render(
         "inspection.html",
         title=printable(model),
         findings=[_finding(found, rows) for found in findings(reports, lipschitz)],
@@ -87,6 +88,7 @@ def inspection_page(
         facts=[(word, printable(value)) for word, value in facts],
         explodes=f"{EXPLODES:g}",
     )
+    return share(page)
 
 
 def notebook_table(model: str, reports: Sequence[LayerReport]) -> str:
@@ -121,4 +123,5 @@ def _finding(found: Finding, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "word": TONES[found.tone],
         "layers": [rows[i] for i in found.layers[:SHOWN]],
         "more": len(found.layers) - SHOWN,
+        "flag": found.flag,
     }

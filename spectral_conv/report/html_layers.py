@@ -41,10 +41,10 @@ METHODS = {
 }
 # Width and height, then the margins left, bottom, right and top, in inches: on the page as wide as their column.
 # Fixed, for working margins out takes as long as the drawing.
-_CURVE = (3.9, 3.1, 0.7, 0.5, 0.1, 0.5)
-_MAP = (3.9, 3.1, 0.55, 0.5, 0.45, 0.12)
-_VECTOR = (2.7, 2.1, 0.42, 0.42, 0.6, 0.08)
-_PROFILE = (2.7, 2.1, 0.65, 0.42, 0.1, 0.08)
+_CURVE = (3.9, 3.1, 0.8, 0.5, 0.18, 0.5)
+_MAP = (3.9, 3.1, 0.55, 0.5, 0.5, 0.2)
+_VECTOR = (2.7, 2.1, 0.42, 0.42, 0.6, 0.2)
+_PROFILE = (2.7, 2.1, 0.65, 0.42, 0.1, 0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,17 @@ class Number:
 
     value: float | None
     text: str
+
+    @classmethod
+    def of(cls, value: float | None, text: str) -> Number:
+        """The number, which is none in the record, either, where it is not finite.
+
+        Examples
+        --------
+        >>> Number.of(math.inf, "inf")
+        Number(value=None, text='inf')
+        """
+        return cls(value=None if value is None or not math.isfinite(value) else float(value), text=text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +99,7 @@ def row(report: LayerReport, number: int) -> dict[str, Any]:
         **{word: _cells(enclosure, reason, estimate) for word, enclosure, reason, estimate in ends},
         "bound": {"text": bound, "method": method, "factor": factor},
         "sure": list(dict.fromkeys(basis_word(end) for _, end, _, _ in ends if end is not None)),
-        "seconds": Number(value=round(report.seconds, 6), text=seconds_text(report.seconds)),
+        "seconds": Number.of(round(report.seconds, 6), seconds_text(report.seconds)),
     }
 
 
@@ -140,9 +151,9 @@ def _cells(enclosure: Enclosure | None, reason: str | None, estimate: float | No
     off, factor = ("-", 1.0) if enclosure is None or estimate is None else off_by(estimate, enclosure)
     missing = "-" if reason == NOT_ASKED else "not found"
     return {
-        "exact": Number(value=None, text=missing) if enclosure is None else _exact(enclosure),
+        "exact": Number.of(None, missing) if enclosure is None else _exact(enclosure),
         "order": None if enclosure is None else enclosure.value,
-        "fft": Number(value=estimate, text="-" if estimate is None else estimate_text(estimate)),
+        "fft": Number.of(estimate, "-" if estimate is None else estimate_text(estimate)),
         "off": off,
         "factor": factor if math.isfinite(factor) else 1e300,
         "grave": factor >= 2.0,
@@ -150,7 +161,7 @@ def _cells(enclosure: Enclosure | None, reason: str | None, estimate: float | No
 
 
 def _exact(enclosure: Enclosure) -> Number:
-    return Number(value=_finite(enclosure.value), text=exact_text(enclosure))
+    return Number.of(enclosure.value, exact_text(enclosure))
 
 
 def _provenance(word: str, enclosure: Enclosure | None, reason: str | None, estimate: float | None) -> dict[str, Any]:
@@ -163,8 +174,8 @@ def _provenance(word: str, enclosure: Enclosure | None, reason: str | None, esti
     meaning = BASES.get(sure, "the layer was too large for more")
     return shown | {
         "found": True,
-        "lower": Number(value=_finite(enclosure.lower), text=f"{enclosure.lower:.10g}"),
-        "upper": Number(value=_finite(enclosure.upper), text=f"{enclosure.upper:.10g}"),
+        "lower": Number.of(enclosure.lower, f"{enclosure.lower:.10g}"),
+        "upper": Number.of(enclosure.upper, f"{enclosure.upper:.10g}"),
         "error": f"{error_of(enclosure):.1e}",
         "sure": sure,
         "meaning": f"{meaning} ({theorem})" if theorem else meaning,
@@ -190,10 +201,10 @@ def _bounds(report: LayerReport) -> list[dict[str, Any]]:
                 "method": entry.method,
                 "kind": bound.kind,
                 "upper": is_upper(bound),
-                "value": Number(value=_finite(bound.value), text=f"{bound.value:#.7g}"),
-                "ratio": Number(value=None if ratio is None else _finite(ratio), text=ratio_text(ratio)),
+                "value": Number.of(bound.value, f"{bound.value:#.7g}"),
+                "ratio": Number.of(ratio, ratio_text(ratio)),
                 "bar": f"{100.0 * bar:.1f}",
-                "seconds": Number(value=bound.seconds, text=f"{1e3 * bound.seconds:.3g}"),
+                "seconds": Number.of(bound.seconds, f"{1e3 * bound.seconds:.3g}"),
             }
         )
     return shown
@@ -298,10 +309,6 @@ def _missing(figures: LayerFigures) -> list[tuple[str, str]]:
     }
     pairs = ((words[name], reason) for name, reason in figures.reasons.items())
     return [(", no ".join(missing), reason) for reason, missing in by_reason(pairs).items()]
-
-
-def _finite(number: float) -> float | None:
-    return float(number) if math.isfinite(number) else None
 
 
 def _times(sizes: Sequence[int]) -> str:

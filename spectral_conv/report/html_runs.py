@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from spectral_conv.report.html_layers import Drawing, Number
+from spectral_conv.report.html_shared import share
 from spectral_conv.report.html_svg import inline_svg
 from spectral_conv.report.html_templates import render
-from spectral_conv.report.plots import new_figure, plot_circulant, plot_descent
+from spectral_conv.report.plots import describe_operator, new_figure, plot_circulant, plot_descent
 from spectral_conv.report.plots_penalty import plot_penalty
 from spectral_conv.report.text import printable
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _DIGITS = 7
+_QUANTITIES = {
+    "penalty": "penalty",
+    "sigma_max": "largest singular value",
+    "sigma_min": "smallest singular value",
+}
 
 
 def store_page(histories: Mapping[str, xr.Dataset], *, title: str = "Descents") -> str:
@@ -51,40 +57,45 @@ def store_page(histories: Mapping[str, xr.Dataset], *, title: str = "Descents") 
     if not histories:
         raise ValueError("`histories` must hold at least one run; got none. Pass {name: descent.history}.")
     runs = {printable(name): history for name, history in histories.items()}
-    return render(
+    page = render(
         "runs.html",
         title=printable(title),
+        quantities=[
+            word for variable, word in _QUANTITIES.items() if any(variable in history for history in runs.values())
+        ],
         runs=[_run(name, history) for name, history in runs.items()],
         drawings=list(_common(runs)),
         each=[
             (name, list(_own(i, history, alone=len(runs) == 1))) for i, (name, history) in enumerate(runs.items(), 1)
         ],
     )
+    return share(page)
 
 
 def _run(name: str, history: xr.Dataset) -> dict[str, Any]:
     words = ("penalty", "step_rule", "direction")
+    layer = describe_operator(history)
+    about = [("layer", layer)] if layer else []
+    about += [(word.replace("_", " "), str(history.attrs[word])) for word in words if word in history.attrs]
     return {
         "name": name,
-        "about": [
-            (word.replace("_", " "), printable(str(history.attrs[word]))) for word in words if word in history.attrs
-        ],
+        "about": [(word, printable(text)) for word, text in about],
         "iterations": int(history["iteration"].values[-1]),
         "seconds": float(history["seconds"].values.sum()),
-        "ends": [
-            (word, *(_number(float(history[variable].values[place])) for place in (0, -1)))
-            for variable, word in (
-                ("penalty", "penalty"),
-                ("sigma_max", "largest singular value"),
-                ("sigma_min", "smallest singular value"),
-            )
-            if variable in history
-        ],
+        "ends": {word: _ends(history, variable) for variable, word in _QUANTITIES.items()},
     }
 
 
+def _ends(history: xr.Dataset, variable: str) -> tuple[Number, Number]:
+    """First and last value; no number where it was not recorded."""
+    if variable not in history:
+        return Number.of(None, "not tracked"), Number.of(None, "not tracked")
+    values = history[variable].values
+    return _number(float(values[0])), _number(float(values[-1]))
+
+
 def _number(value: float) -> Number:
-    return Number(value=value, text=f"{value:#.{_DIGITS}g}")
+    return Number.of(value, f"{value:#.{_DIGITS}g}")
 
 
 def _common(runs: Mapping[str, xr.Dataset]) -> Iterator[Drawing]:

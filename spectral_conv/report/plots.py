@@ -298,8 +298,8 @@ def _sentence(start: str, facts: Mapping[str, str]) -> str:
 
 def _facts(history: xr.Dataset) -> dict[str, str]:
     layer = "Exact singular values of the operator"
-    if geometry := _geometry(history):
-        layer = f"Exact singular values of the {_described(geometry)}"
+    if described := describe_operator(history):
+        layer = f"Exact singular values of the {described}"
     words = {"penalty": "penalty", "step_rule": "steps by"}
     return {
         "layer": layer,
@@ -312,8 +312,19 @@ def _geometry(history: xr.Dataset) -> dict[str, Any]:
     return found
 
 
-def _described(geometry: Mapping[str, Any]) -> str:
-    """The operator in words: padding, kernel, channels, whatever else is not the default, image."""
+def describe_operator(history: xr.Dataset) -> str:
+    """Return the layer of a run in words: padding, kernel, channels, whatever else is not the default, image.
+
+    Examples
+    --------
+    >>> from spectral_conv import ConvOperator, descend, regularizers
+    >>> run = descend(ConvOperator([[[[2.0]]]], (4, 4)), regularizers.Frobenius(), maxiter=0)
+    >>> describe_operator(run.history)
+    'unpadded operator, kernel 1x1, channels 1 to 1, image 4x4'
+    """
+    geometry = _geometry(history)
+    if not geometry:
+        return ""
     mode = _PADDINGS.get(geometry["padding_mode"], geometry["padding_mode"])
     if not any(map(any, geometry["padding"])):
         mode = "unpadded"

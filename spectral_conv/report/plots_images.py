@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
 
 EXACT, FFT = "#b3410e", "#1d4ed8"  # the page puts colours of its own for dark screens in their place
+_PLAIN = (-3, 5)  # powers of ten outside of this stand above the axis, once
 VALUE = "singular value (dimensionless)"
 
 
@@ -50,13 +51,14 @@ def plot_frequencies(found: FrequencyMap, end: End = "largest", *, ax: Axes | No
         ax = new_figure(4.4, 3.6).add_subplot()
     values = found.largest if end == "largest" else found.smallest
     unit = "(radians per pixel)" if found.stride == 1 else "(radians per output pixel)"
-    ticks, labels = [-np.pi, 0.0, np.pi], ["-π", "0", "π"]
+    ticks, labels = [-np.pi, 0.0, np.pi], ["−π", "0", "π"]
     ax.set_xticks(ticks, labels)
     if values.ndim == 1:
         ax.plot(_frequencies(len(values)), values, color=FFT)
         ax.set(xlabel=f"frequency {unit}", ylabel=VALUE)
         ax.set_ylim(bottom=0.0)
         ax.set_xlim(-np.pi, np.pi)
+        short_numbers(ax.yaxis)
         draw_grid(ax)
         return ax
     axes = ("vertical", "horizontal")
@@ -137,6 +139,28 @@ def draw_grid(ax: Axes) -> None:
         ax.spines[side].set_visible(False)
 
 
+def short_numbers(axis: Axis) -> None:
+    """Write ticks as 2e-5 and 0.02: short, for their place is narrow, and plain, for a page has no font for formulas.
+
+    Examples
+    --------
+    >>> axis = new_figure(2.0, 1.0).add_subplot().yaxis
+    >>> short_numbers(axis)
+    >>> [axis.get_major_formatter()(value) for value in (2e-5, 0.02, 300.0, 2.5e7, 0.0)]
+    ['2e-5', '0.02', '300', '2.5e7', '0']
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    def written(value: float, _: object = None) -> str:
+        if value == 0.0 or 1e-3 <= abs(value) < 1e5:
+            return f"{value:g}"
+        digits, power = f"{value:.3e}".split("e")
+        return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+    axis.set_major_formatter(FuncFormatter(written))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _image(ax: Axes, values: Any, colours: str, label: str, **options: Any) -> Colorbar:
     image = ax.imshow(values, cmap=colours, interpolation="none", **options)
     figure = ax.get_figure()
@@ -144,6 +168,7 @@ def _image(ax: Axes, values: Any, colours: str, label: str, **options: Any) -> C
     bar = figure.colorbar(image, ax=ax, label=label)
     assert bar.solids is not None
     bar.solids.set_rasterized(True)  # one small picture in place of 256 shapes
+    bar.ax.ticklabel_format(axis="y", scilimits=_PLAIN)
     return bar
 
 

@@ -24,7 +24,15 @@ from spectral_conv.report.figures import (
 )
 from spectral_conv.report.plots import new_figure
 from spectral_conv.report.plots_bounds import plot_bounds
-from spectral_conv.report.plots_images import EXACT, FFT, VALUE, draw_grid, plot_frequencies, plot_mode
+from spectral_conv.report.plots_images import (
+    EXACT,
+    FFT,
+    VALUE,
+    draw_grid,
+    plot_frequencies,
+    plot_mode,
+    short_numbers,
+)
 from spectral_conv.report.record import LayerReport, is_reached
 from spectral_conv.report.text import exact_text
 from spectral_conv.results import Enclosure
@@ -81,7 +89,7 @@ def plot_extremes(reports: Sequence[LayerReport], *, ax: Axes | None = None) -> 
         elif value is not None and np.isfinite(value.upper):
             ax.plot([number, number], [max(value.lower, floor), max(value.upper, floor)], color=EXACT)
     ax.set_yscale("log")
-    _plain_powers(ax)
+    short_numbers(ax.yaxis)
     ax.set(xlabel="layer", ylabel=VALUE, xlim=(0.4, len(reports) + 0.6))
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
     draw_grid(ax)
@@ -184,6 +192,7 @@ def plot_histogram(
         marker = "^" if word == "largest" else "v"
         ax.plot(end.value, 0.0, marker, color=EXACT, linestyle="", label=f"{word}, exact", clip_on=False)
     ax.set(xlabel=VALUE, ylabel="share of all values (%)")
+    short_numbers(ax.xaxis)
     ax.set_ylim(bottom=0.0)
     draw_grid(ax)
     _place_legend(ax)
@@ -255,17 +264,9 @@ def _ends(report: LayerReport) -> list[tuple[str, Enclosure]]:
 def _scale(ax: Axes, *, logarithmic: bool) -> None:
     if logarithmic:
         ax.set_yscale("log")
-        _plain_powers(ax)
     else:
         ax.set_ylim(bottom=0.0)
-
-
-def _plain_powers(ax: Axes) -> None:
-    """Write powers of ten as 1e-5: the page has no font for formulas."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("e-0", "e-")))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    short_numbers(ax.yaxis)
 
 
 def _place_legend(ax: Axes, **options: Any) -> None:

@@ -72,9 +72,10 @@ def _about_smallest(pairs: Sequence[Pair]) -> list[str]:
     ]
     bordered = [report for report, exact, estimate in off if estimate > exact.value and _reads_zeros(report)]
     if bordered:
+        which = "" if len(bordered) == len(off) else f" ({_names(bordered)})"
         sentences.append(
             "The cause: beyond the border these layers read zeros, the FFT's version of them reads the "
-            f"opposite side of the image ({_names(bordered)})."
+            f"opposite side of the image{which}."
         )
     return sentences
 

@@ -47,6 +47,7 @@
     const button = document.createElement("button");
     button.type = "button";
     button.append(...header.childNodes);
+    button.setAttribute("aria-label", word(header)); // "exact" alone does not say of which value
     header.append(button);
     button.addEventListener("click", () => {
       const again = header === sorted.header && sorted.direction === header.dataset.first;
@@ -64,6 +65,13 @@
     const [key, direction] = order.value.split(" ");
     sort(headers.find((header) => header.dataset.key === key), direction);
   });
+  for (const link of document.querySelectorAll("a[data-show]")) {
+    link.addEventListener("click", () => {
+      search.value = "";
+      show.value = link.dataset.show;
+      update();
+    });
+  }
   search.addEventListener("input", update);
   show.addEventListener("change", update);
   document.getElementById("tools").hidden = false;
