@@ -41,10 +41,19 @@ def zoo(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_jobs_and_store_change_nothing_but_the_place_of_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = json.loads(run(*DIGITS, "--json").stdout)
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[str | Path, ...]:
+    """The digits network with a store that knows it."""
+    known = (*DIGITS, "--store", tmp_path_factory.mktemp("digits") / "results.zarr")
+    assert run(*known).exit_code == 0
+    return known
+
+
+def test_jobs_and_store_change_nothing_but_the_place_of_work(tmp_path: Path) -> None:
+    digits = (*DIGITS, "--select", "d*")
+    plain = json.loads(run(*digits, "--json").stdout)
     store = tmp_path / "results.zarr"
-    result = run(*DIGITS, "--json", "--jobs", "1", "--store", store)
+    result = run(*digits, "--json", "--jobs", "1", "--store", store)
     assert (result.exit_code, result.stderr) == (0, "")
     there = json.loads(result.stdout)
     for one, other in zip(numbers(plain), numbers(there), strict=True):
@@ -53,7 +62,7 @@ def test_jobs_and_store_change_nothing_but_the_place_of_work(tmp_path: Path, mon
     (table,) = xr.open_datatree(store, engine="zarr").children.values()
     values = [layer["sigma_max"]["value"] for layer in there["layers"]]
     assert list(table["sigma_max"].values) == values
-    again = run(*DIGITS, "--json", "--store", store)
+    again = run(*digits, "--json", "--store", store)
     assert json.loads(again.stdout) == there  # the seconds, too: nothing was computed
 
 
@@ -107,15 +116,24 @@ class TestFailIf:
             ("layer.str.startswith('d')", ["dilated.weight", "down.weight", "depthwise.weight"]),
         ],
     )
-    def test_names_the_layers(self, condition: str, names: list[str]) -> None:
-        result = run(*DIGITS, "--fail-if", condition)
+    def test_names_the_layers(self, digits: tuple[str | Path, ...], condition: str, names: list[str]) -> None:
+        result = run(*digits, "--fail-if", condition)
         assert "5.354430" in result.stdout
-        frame = json.loads(run(*DIGITS, "--json").stdout)["layers"]
+        frame = json.loads(run(*digits, "--json").stdout)["layers"]
         order = [layer["name"] for layer in frame if layer["name"] in names]
         assert result.exit_code == (1 if order else 0)
         count = "1 layer" if len(order) == 1 else f"{len(order)} layers"
         listed = f"`--fail-if` holds for {count} of digits.safetensors: {', '.join(order)}.\n"
         assert result.stderr == (listed if order else "")
+
+    @pytest.mark.filterwarnings("ignore:overflow encountered")
+    def test_one_without_an_answer_for_a_file_is_told_and_the_others_are_shown(self, zoo: list[Path]) -> None:
+        save_file({"conv.weight": np.full((2, 2, 3, 3), 1e308)}, zoo[0])  # its circulant values are missing
+        condition = "circulant_sigma_max.astype('int') > 100"
+        result = run(*zoo, *SIZE, "--csv", "--fail-if", condition)
+        assert result.exit_code == 1
+        assert [row[0] for row in csv.reader(io.StringIO(result.stdout))][1:] == [path.name for path in zoo]
+        assert result.stderr.startswith(f'`--fail-if` of a.safetensors: "{condition}" has no answer: ')
 
     @pytest.mark.parametrize(
         ("condition", "message"),
@@ -129,6 +147,7 @@ class TestFailIf:
             ("", "--fail-if"),
             ("x = sigma_max > 1", "it is not true or false for each layer"),
             ("@nowhere", "--fail-if"),
+            ("@frame.sigma_max > 1", "@ has no meaning here"),
         ],
     )
     def test_a_wrong_expression_is_refused_before_the_work(self, condition: str, message: str) -> None:

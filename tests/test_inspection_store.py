@@ -128,6 +128,13 @@ class TestRecords:
             record_key(conv, Settings(rtol=1e-7)),
             record_key(conv, Settings(bounds=True)),
             record_key(conv, Settings(memory_limit=5)),
+            record_key(conv, Settings(smallest=False)),
+            record_key(conv, Settings(certify=True)),
+            record_key(ConvOperator(KERNEL, (5, 5), stride=2), Settings()),
+            record_key(ConvOperator(KERNEL, (5, 5), dilation=2), Settings()),
+            record_key(ConvOperator(KERNEL, (5, 5), padding=0), Settings()),
+            record_key(ConvOperator(KERNEL, (5, 5), groups=2), Settings()),
+            record_key(ConvOperator(KERNEL, (5, 5), transposed=True), Settings()),
         ]
         monkeypatch.setattr(records_module, "_version", lambda: "another one")
         different.append(record_key(conv, Settings()))
@@ -157,6 +164,11 @@ class TestRecords:
         file.write_text(changed[damage])
         assert text != changed[damage]
         assert find_record(tmp_path, "ab" * 32) is None
+
+    def test_that_of_another_layer_is_none(self, tmp_path: Path) -> None:
+        keep_record(tmp_path, "ab" * 32, inspect_model([ConvOperator(KERNEL, (4, 4))]).reports[0])
+        (tmp_path / "ab" / f"{'ab' * 32}.json").rename(tmp_path / "ab" / f"{'ab' + 'cd' * 31}.json")
+        assert find_record(tmp_path, "ab" + "cd" * 31) is None
 
     def test_one_without_memory_is_tried_again(self, tmp_path: Path) -> None:
         report = inspect_model([ConvOperator(KERNEL, (4, 4))]).reports[0]
@@ -315,6 +327,45 @@ class TestStore:
         assert (tmp_path / "thesis.tex").read_text() == "precious"
         assert not (tmp_path / ".layers").exists()
 
+    def test_a_file_of_yours_in_it_is_left_alone(self, tmp_path: Path) -> None:
+        store = InspectionStore(tmp_path / "results.zarr").path
+        (store / "notes.txt").write_text("mine")
+        inspect_model([ConvOperator(KERNEL, (4, 4))], store=store)
+        assert (store / "notes.txt").read_text() == "mine"
+        assert len(xr.open_datatree(store, engine="zarr").children) == 1
+
+    def test_one_that_cannot_be_written_is_refused_before_the_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]
+    ) -> None:
+        store = InspectionStore(tmp_path / "results.zarr").path
+
+        def read_only(*arguments: Any, **options: Any) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(Path, "open", read_only)
+        with pytest.raises(OSError, match="`store` must be a folder that can be written"):
+            inspect_model([ConvOperator(KERNEL, (4, 4))], store=store)
+        assert count() == 0
+
+    def test_two_runs_that_replace_one_table_at_one_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = InspectionStore(tmp_path / "results.zarr")
+        mine, theirs = (inspect_model([ConvOperator(x * KERNEL, (4, 4))]).dataset for x in (1.0, 2.0))
+        real, others = os.rename, iter(["theirs"])
+
+        def renamed(source: Path, target: Path) -> None:
+            if target.name.startswith("model") and next(others, None):
+                store.write_table("model", "one", theirs)  # between two steps of ours
+            real(source, target)
+
+        monkeypatch.setattr(os, "rename", renamed)
+        group = store.write_table("model", "one", mine)
+        assert list(others) == []
+        found = xr.open_zarr(store.path / group)
+        assert list(found["sigma_max"].values) == list(mine["sigma_max"].values)
+        assert {path.name for path in store.path.iterdir() if not path.name.startswith(".z")} == {group, ".layers"}
+
     def test_another_schema_is_refused(self, tmp_path: Path) -> None:
         store = InspectionStore(tmp_path / "results.zarr").path
         (store / ".zmetadata").write_text((store / ".zmetadata").read_text().replace('"schema": 1', '"schema": 7'))
@@ -370,4 +421,6 @@ class TestStore:
 
 def test_a_run_that_is_killed_goes_on_to_the_same_end(tmp_path: Path) -> None:
     # With workers: `make validate-full`.
-    assert list(inspections.random_kills(tmp_path, KILLS, jobs=(None,))) == [None] * KILLS
+    kills = list(inspections.random_kills(tmp_path, KILLS, jobs=(None,)))
+    assert [kill.complaint for kill in kills] == [None] * KILLS
+    assert any(layers > 0 for kill in kills for layers in kill.steps)  # not all before anything was done

@@ -6,14 +6,18 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ from spectral_conv._threads import one_thread
 from spectral_conv.inspection import Inspection, inspect_files, inspect_model
 from spectral_conv.inspection._batches import READS, SECONDS, SHARE, Load, batches
 from spectral_conv.inspection._model_file import ModelFile
-from spectral_conv.inspection._workers import OwnWorkers
+from spectral_conv.inspection._processes import OwnWorkers, WorkerDiedError
 from spectral_conv.models import Model, ModelError
 from spectral_conv.operator import ConvOperator
 from spectral_conv.report.record import LayerReport
@@ -41,6 +45,10 @@ DATA = Path(str(files("spectral_conv") / "data"))
 WEIGHTS, GEOMETRY = DATA / "digits.safetensors", DATA / "digits.layers.json"
 RNG = np.random.default_rng(11)
 KERNELS = [RNG.standard_normal((3, 3, 2, n)).astype(np.float32) for n in (1, 2, 3)]
+
+
+def threads_of_libraries() -> set[str | None]:
+    return {os.getenv(name) for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
 
 
 class Terminal(io.StringIO):
@@ -160,30 +168,48 @@ class TestOwnProcesses:
         assert "Set a `memory_limit`, or use fewer workers." in report.sigma_max_reason
         assert not found.complete
 
-    def test_they_have_one_thread_are_replaced_when_idle_and_end_at_last(self) -> None:
-        before = {child.pid for child in psutil.Process().children(recursive=True)}
+    def test_one_thread_each_replaced_when_idle_and_ended_in_the_middle_of_their_work(self) -> None:
         environment = dict(os.environ)
         workers = OwnWorkers(1)
         try:
-            for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-                assert workers.submit(os.getenv, name, time_limit=None).result(60.0) == "1"
+            assert workers.submit(threads_of_libraries, time_limit=None).result(60.0) == {"1"}
             pid = workers.submit(os.getpid, time_limit=None).result(60.0)
             os.kill(pid, signal.SIGKILL)
-            deadline = time.monotonic() + 20.0
-            while workers._pool.active and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert workers.submit(os.getpid, time_limit=None).result(60.0) != pid
+            while any(child.pid == pid for child in active_children()):
+                time.sleep(0.01)
+            second = workers.submit(os.getpid, time_limit=None).result(60.0)
+            assert second != pid
+            with pytest.raises(ZeroDivisionError) as raised:
+                workers.submit(divmod, 1, 0, time_limit=None).result(60.0)
+            assert "In a worker process:" in raised.value.__notes__[0]
+            asleep, never = (workers.submit(time.sleep, 60.0, time_limit=None) for _ in range(2))
+            while not asleep.running():
+                time.sleep(0.01)
         finally:
             workers.close()
+        for future in (asleep, never):
+            assert isinstance(future.exception(0.0), WorkerDiedError)
         assert os.environ == environment
-        left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
-        assert len(left) <= 1  # the resource tracker of multiprocessing
+        assert not psutil.pid_exists(second)
 
-    def test_workers_that_never_start_are_an_error_that_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        workers = OwnWorkers(1)
-        workers._pool = type("Gone", (), {"active": False, "stop": lambda _: None, "join": lambda _: None})()
+    def test_workers_that_never_start_are_an_error_that_says_why(self) -> None:
+        workers = OwnWorkers(1, warm_up=partial(os._exit, 3))
         with pytest.raises(RuntimeError, match=r"ended before they did anything.*__main__"):
-            workers.submit(os.getpid, time_limit=None)
+            workers.submit(os.getpid, time_limit=None).result(60.0)
+        workers.close()
+
+    def test_they_end_with_a_driver_that_is_killed_in_the_middle_of_their_work(self) -> None:
+        code = (
+            "import time\nfrom spectral_conv.inspection._processes import OwnWorkers\n"
+            "if __name__ == '__main__':\n    workers = OwnWorkers(1)\n"
+            "    print(workers.submit(__import__('os').getpid, time_limit=None).result(), flush=True)\n"
+            "    workers.submit(time.sleep, 60.0, time_limit=None).result()\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as driver:
+            worker = psutil.Process(int(driver.stdout.readline()))
+            driver.kill()
+        psutil.wait_procs([worker], timeout=20.0)
+        assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
     def test_an_interruption_ends_them(self) -> None:
         def interrupt() -> None:
@@ -273,6 +299,33 @@ class TestFiles:
         os.utime(zoo[0], ns=(0, 0))
         with pytest.raises(ModelError, match=r"a\.safetensors has changed"):
             kept.plot("values", "0.weight")
+
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_one_written_again_within_a_tick_of_the_clock(self, zoo: list[Path], keep: bool) -> None:
+        list(inspect_files(zoo[:2], input_size=(2, 5, 5)))  # this process still has the second one
+        status = zoo[1].stat()
+        found = inspect_files(zoo[:2], input_size=(2, 5, 5)) if keep else None
+        save_file({f"{n}.weight": RNG.standard_normal((2, 2, 3, 3)) for n in range(2)}, zoo[1])
+        os.utime(zoo[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert zoo[1].stat().st_size == status.st_size
+        if found is not None:
+            reports = list(found)[1].reports
+            assert {report.sigma_max_reason for report in reports} == {
+                "b.safetensors has changed since it was first read. Inspect it again."
+            }
+            return
+        again = next(inspect_files(zoo[1::-1], input_size=(2, 5, 5)))
+        assert timeless(again) == timeless(inspect_model(zoo[1], input_size=(2, 5, 5)))
+
+    def test_one_that_vanishes_loses_no_equal_layer_of_another(self, zoo: list[Path]) -> None:
+        shutil.copy(zoo[2], zoo[1])
+        with ThreadPoolExecutor(1) as pool:
+            found = inspect_files([zoo[2], zoo[1]], input_size=(2, 5, 5), executor=pool)
+            zoo[2].unlink()
+            lost, kept = found
+        assert {report.sigma_max for report in lost.reports} == {None}
+        assert kept.complete
+        assert timeless(kept) == timeless(inspect_model(zoo[1], input_size=(2, 5, 5)))
 
     def test_one_that_a_worker_cannot_read_loses_its_own_layers_only(
         self, zoo: list[Path], monkeypatch: pytest.MonkeyPatch

@@ -38,26 +38,40 @@ class Condition:
         try:
             self._where(sample)
         except Exception as error:  # whatever a wrong expression may raise
-            words = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
                 f"`--fail-if` must be an expression over the columns of the table that is true or false for each "
-                f"layer, such as 'sigma_max > 1.01'; got {text!r}: {words}. The columns are "
+                f"layer, such as 'sigma_max > 1.01'; got {text!r}: {_words(error)}. The columns are "
                 f"{', '.join(map(str, sample.columns))}; `layer` is the name."
             ) from error
 
     def layers(self, reports: Sequence[LayerReport]) -> list[str]:
-        """Return the names of the layers for which it holds; a comparison with a missing number does not."""
+        """Return the names of the layers for which it holds; a comparison with a missing number does not.
+
+        Raises
+        ------
+        ValueError
+            It has no answer for these layers, such as the integer part of a number that is missing.
+        """
         if not reports:
             return []
-        holds = self._where(_frame(reports))
+        try:
+            holds = self._where(_frame(reports))
+        except Exception as error:  # whatever an expression may raise
+            raise ValueError(f"{self.text!r} has no answer: {_words(error)}.") from error
         return [report.name for report, held in zip(reports, holds, strict=True) if held]
 
     def _where(self, frame: pd.DataFrame) -> Any:
+        if "@" in self.text:  # to pandas, a variable of this very code
+            raise ValueError("@ has no meaning here")
         # Python's engine, so that it does not matter which packages are there.
         found = frame.eval(self.text, engine="python")
         if str(getattr(found, "dtype", "")) != "bool" or getattr(found, "shape", ()) != (len(frame),):
             raise TypeError("it is not true or false for each layer")
         return found
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _frame(reports: Sequence[LayerReport]) -> pd.DataFrame:

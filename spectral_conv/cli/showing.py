@@ -52,7 +52,12 @@ class Showing:
             self._rows(inspection)
         if self._form == "json":
             self._documents.append(inspection.document())
-        held = [] if self._condition is None else self._condition.layers(inspection.reports)
+        try:
+            held = [] if self._condition is None else self._condition.layers(inspection.reports)
+        except ValueError as error:
+            self.well = False
+            typer.echo(f"`--fail-if` of {printable(inspection.model)}: {printable(str(error))}", err=True)
+            return
         if held:
             self.well = False
             count = "1 layer" if len(held) == 1 else f"{len(held)} layers"

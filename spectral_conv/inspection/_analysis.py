@@ -208,7 +208,10 @@ def reason_of(error: BaseException) -> str:
 
 def _circulant_ends(conv: ConvOperator) -> tuple[float, float]:
     values = circulant_singular_values(conv)
-    return float(values[..., 0].max()), float(values[..., -1].min())
+    ends = float(values[..., 0].max()), float(values[..., -1].min())
+    if not np.isfinite(ends).all():
+        raise OverflowError("The circulant's singular values are beyond the range of numbers: scale the kernel.")
+    return ends
 
 
 def layer_record(layer: ConvLayer, **found: Any) -> LayerReport:

@@ -115,7 +115,6 @@ def inspect_model(
         handed_over=workers is None,
         held=True,
         costs=None if workers is None else {},
-        keyed=store is not None,
         input_size=None if input_size is None else tuple(int(n) for n in input_size),
     )
     kept = None if store is None else InspectionStore(store)
@@ -161,7 +160,7 @@ def inspect_files(
         A Zarr folder, which must be new, empty or such a store. Each worker writes the result of each layer into it,
         whole or not at all, under a digest of kernel, geometry, settings and version. What is there is not computed
         again: not in a later call, whatever ended this one, and not for equal layers of several files. When a model
-        is done, its table becomes a group, for ``xarray.open_zarr(store, group=...)``; after the last one
+        is done, its table becomes a group, for ``xarray.open_zarr(store / group)``; after the last one
         ``xarray.open_datatree(store, engine="zarr")`` finds all.
     on_failure : str
         "raise": all files are opened before the first is analysed, and one that cannot be read raises. "return":
@@ -212,7 +211,6 @@ def inspect_files(
                 handed_over=workers is None and (lenient or single),
                 held=single,
                 costs=costs,
-                keyed=store is not None,
                 input_size=file.input_size,
             )
         except (ValueError, OSError) as error:

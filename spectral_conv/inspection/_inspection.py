@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectral_conv._whole_file import write_whole
 from spectral_conv.geometry import checked_word
 from spectral_conv.inspection._analysis import Settings, in_double
 from spectral_conv.inspection._model_file import ModelFile
@@ -179,8 +180,8 @@ class Inspection:
         ...     Path(folder, "report.html").read_text(encoding="utf-8")[:15]
         '<!doctype html>'
         """
-        page = self.page()  # before the file is touched
-        Path(path).write_text(page, encoding="utf-8")
+        page = self.page().encode()
+        write_whole(Path(path), lambda file: file.write(page))
 
     def plot(self, kind: str = "extremes", layer: str | None = None, *, ax: Axes | None = None) -> Axes:
         """Draw one of the report's figures.

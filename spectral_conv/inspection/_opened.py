@@ -37,8 +37,8 @@ class OpenedModel:
         Of the layers.
     seconds : tuple of float
         That they will take; of use where they are divided among workers.
-    keys : tuple of str or None
-        What the results are kept under, where they are.
+    keys : tuple of str
+        What the results are functions of, and are kept under, by `record_key`.
     reading : float
         Seconds that the file took to read.
     """
@@ -48,7 +48,7 @@ class OpenedModel:
     layers: tuple[ConvLayer, ...] | None = None
     geometries: tuple[ConvGeometry, ...] = ()
     seconds: tuple[float, ...] = ()
-    keys: tuple[str, ...] | None = None
+    keys: tuple[str, ...] = ()
     reading: float = 0.0
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class OpenedModel:
         """What tells models of equal names apart: the file, or else the contents."""
         if self.file is not None:
             return str(self.file.path.resolve())
-        return hashlib.sha256("".join(self.keys or ()).encode()).hexdigest()
+        return hashlib.sha256("".join(self.keys).encode()).hexdigest()
 
     def task(self, place: int, memory_limit: float | None, records: Path | None) -> LayerTask:
         """Return the task of analysing one of the layers."""
@@ -68,7 +68,7 @@ class OpenedModel:
         return LayerTask(
             source=source,
             place=place,
-            geometry=self.geometries[place],
+            key=self.keys[place],
             settings=self.inspection.settings,
             memory_limit=memory_limit,
             records=records,
@@ -99,7 +99,6 @@ def opened_model(
     handed_over: bool,
     held: bool,
     costs: Costs | None,
-    keyed: bool,
     input_size: tuple[int, ...] | None,
 ) -> OpenedModel:
     """Read a model and take note of its layers.
@@ -118,8 +117,6 @@ def opened_model(
         Whether the inspection keeps the weights, rather than the file.
     costs : dict or None
         The predictions so far, which grow; None where none are needed.
-    keyed : bool
-        Whether results will be kept.
     input_size : tuple of int or None
         What was given.
     """
@@ -141,7 +138,7 @@ def opened_model(
         layers=model.layers if handed_over or file is None else None,
         geometries=tuple(layer.operator.geometry for layer in model.layers),
         seconds=() if costs is None else tuple(_seconds(layer, settings, costs) for layer in model.layers),
-        keys=tuple(record_key(layer.operator, settings) for layer in model.layers) if keyed else None,
+        keys=tuple(record_key(layer.operator, settings) for layer in model.layers),
         reading=reading,
     )
 

@@ -66,18 +66,18 @@ def keep_record(folder: Path, key: str, report: LayerReport) -> None:
     if any((reason or "").startswith(OUT_OF_MEMORY) for reason in _reasons(report)):
         return
     stored = stored_report(report)
-    content = json.dumps({"sha256": _checksum(stored), "report": stored}).encode()
+    content = json.dumps({"sha256": _checksum(key, stored), "report": stored}).encode()
     file = _file(folder, key)
     file.parent.mkdir(exist_ok=True)
     write_whole(file, lambda opened: opened.write(content))
 
 
 def find_record(folder: Path, key: str) -> LayerReport | None:
-    """Return a result that was kept; None where there is none, or a damaged one."""
+    """Return a result that was kept; None where there is none, or a damaged one, or that of another layer."""
     try:
         document = json.loads(_file(folder, key).read_bytes())
         stored = document["report"]
-        return restored_report(stored) if document["sha256"] == _checksum(stored) else None
+        return restored_report(stored) if document["sha256"] == _checksum(key, stored) else None
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -86,8 +86,8 @@ def _reasons(report: LayerReport) -> list[str | None]:
     return [report.sigma_max_reason, report.sigma_min_reason, report.circulant_reason, report.bounds_reason]
 
 
-def _checksum(stored: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
+def _checksum(key: str, stored: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([key, stored], sort_keys=True).encode()).hexdigest()
 
 
 def _file(folder: Path, key: str) -> Path:

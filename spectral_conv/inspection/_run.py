@@ -63,7 +63,7 @@ def _analyzed_here(opened: OpenedModel, records: Path | None, step: Callable[[],
     reports = []
     for place, blank in enumerate(opened.inspection.reports):
         settings = opened.inspection.settings
-        known = None if records is None or opened.keys is None else find_record(records, opened.keys[place])
+        known = None if records is None else find_record(records, opened.keys[place])
         outcome = known or run_task(opened.task(place, settings.memory_limit, records))
         report = outcome if isinstance(outcome, LayerReport) else failed_report(blank, settings, outcome)
         reports.append(opened.named(place, report))

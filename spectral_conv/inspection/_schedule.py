@@ -49,9 +49,8 @@ class _Layer:
     late: bool = False  # it reached the time limit
 
     @property
-    def key(self) -> str | None:
-        keys = self.model.opened.keys
-        return None if keys is None else keys[self.place]
+    def key(self) -> str:
+        return self.model.opened.keys[self.place]
 
 
 class Schedule:
@@ -139,9 +138,7 @@ class Schedule:
             self._submit([layers[i] for i in batch])
 
     def _known(self, layer: _Layer) -> bool:
-        if self._records is None or layer.key is None:
-            return False
-        report = find_record(self._records, layer.key)
+        report = None if self._records is None else find_record(self._records, layer.key)
         if report is not None:
             self._finish(layer, report)
         elif layer.key in self._same:
@@ -192,7 +189,15 @@ class Schedule:
             if isinstance(outcome, LayerReport):
                 self._finish(layer, outcome)
             else:
-                self._fail(layer, outcome)
+                self._unreadable(layer, outcome)
+
+    def _unreadable(self, layer: _Layer, reason: str) -> None:
+        """List a layer as failed, and have an equal one, whose file may be well, analysed in its place."""
+        others = self._same.pop(layer.key, [])
+        self._fail(layer, reason)
+        if others:
+            self._same[layer.key] = others[1:]
+            self._submit(others[:1])
 
     def _out_of_time(self, layers: Sequence[_Layer]) -> None:
         for layer in layers:
@@ -217,7 +222,7 @@ class Schedule:
         self._finish(layer, failed_report(inspection.reports[layer.place], inspection.settings, reason))
 
     def _finish(self, layer: _Layer, report: LayerReport) -> None:
-        for one in (layer, *self._same.pop(layer.key or "", ())):
+        for one in (layer, *self._same.pop(layer.key, ())):
             one.model.reports[one.place] = one.model.opened.named(one.place, report)
             self._unfinished -= 1
             self._step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -32,7 +33,7 @@ _ABANDONED = 3600.0  # seconds after which what a killed run left is swept up; a
 class InspectionStore:
     """The results of a run, to go on from and to read with xarray.
 
-    ``xarray.open_zarr(path, group=name)`` gives the table of one model as soon as the model is done,
+    ``xarray.open_zarr(path / name)`` gives the table of one model as soon as the model is done, and
     ``xarray.open_datatree(path, engine="zarr")`` all of them after the run. Several runs may write to one store at a
     time.
 
@@ -62,9 +63,8 @@ class InspectionStore:
             self.path.mkdir(exist_ok=True)
             if not self._is_ours():
                 _write_json(self.path / COMMIT, _consolidated(_ROOT))
-            for name, content in _ROOT.items():
-                if not (self.path / name).exists():
-                    _write_json(self.path / name, content)
+            for name, content in _ROOT.items():  # again, to know before the work that it can be written
+                _write_json(self.path / name, content)
             self.records.mkdir(exist_ok=True)
         except OSError as error:
             raise OSError(
@@ -96,23 +96,18 @@ class InspectionStore:
         place = self.path / group
         if _attributes(place).get("digest") == digest:
             return group
-        new, old = (self.path / f"{kind}{uuid.uuid4().hex}" for kind in (_NEW, _OLD))
+        new = self.path / f"{_NEW}{uuid.uuid4().hex}"
         try:
             _encodable(table).assign_attrs(digest=digest).to_zarr(new, mode="w-", zarr_format=2, consolidated=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(place, old)
-            os.rename(new, place)
+            _put(new, place)
         except OSError as error:
-            if _attributes(place).get("digest") == digest:  # another run was faster
-                return group
             raise OSError(
                 error.errno,
                 f"The table of {name} could not be written to {self.path}: {error.strerror or error}. Nothing was "
                 "lost: free space or mend the disk, and run it again.",
             ) from error
         finally:
-            for folder in (new, old):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
         return group
 
     def consolidate(self) -> None:
@@ -120,7 +115,8 @@ class InspectionStore:
         metadata = dict(_ROOT)
         for place in sorted(self.path.iterdir()):
             if not place.name.startswith("."):
-                with contextlib.suppress(FileNotFoundError):  # replaced by another run just now
+                # No group of ours, or replaced by another run just now.
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     part = json.loads((place / COMMIT).read_bytes())["metadata"]
                     metadata |= {f"{place.name}/{key}": value for key, value in part.items()}
         _write_json(self.path / COMMIT, _consolidated(metadata))
@@ -163,10 +159,10 @@ def group_name(name: str, identity: str) -> str:
     Examples
     --------
     >>> group_name("../a b?.pt", "/models/a b?.pt")
-    'a_b_.pt-4062a011'
+    'a_b_.pt-4062a0114b77597c'
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")[:80]
-    return f"{safe or 'model'}-{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return f"{safe or 'model'}-{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()[:16]}"
 
 
 def _encodable(table: xr.Dataset) -> xr.Dataset:
@@ -175,6 +171,22 @@ def _encodable(table: xr.Dataset) -> xr.Dataset:
     texts = {name: v.copy(data=escape(v.values)) for name, v in table.variables.items() if v.dtype == object}
     coords = {name: texts.pop(name) for name in table.coords}
     return table.assign(texts).assign_coords(coords)
+
+
+def _put(new: Path, place: Path) -> None:
+    """Put a folder in the place of another, also where other runs do so at the same time."""
+    while True:
+        old = place.with_name(f"{_OLD}{uuid.uuid4().hex}")
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(place, old)
+            os.rename(new, place)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _attributes(group: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectral_conv._threads import one_thread
-from spectral_conv.geometry import ConvGeometry
 from spectral_conv.inspection._analysis import Settings, analyze_layer, bracket_layer, reason_of
 from spectral_conv.inspection._model_file import ModelFile
 from spectral_conv.inspection._records import keep_record, record_key
@@ -29,8 +28,8 @@ class LayerTask:
         The file with the layer, or the layer itself.
     place : int
         Of the layer among those of the file.
-    geometry : ConvGeometry
-        What the layer must be.
+    key : str
+        What the layer must be, by `record_key`.
     settings : Settings
         What is wanted, as it was asked for.
     memory_limit : float or None
@@ -41,7 +40,7 @@ class LayerTask:
 
     source: ModelFile | ConvLayer
     place: int
-    geometry: ConvGeometry
+    key: str
     settings: Settings
     memory_limit: float | None
     records: Path | None
@@ -56,10 +55,15 @@ class LayerTask:
         """
         if isinstance(self.source, ConvLayer):
             return self.source
-        layers = _last_opened(self.source).layers
-        if self.place >= len(layers) or layers[self.place].operator.geometry != self.geometry:
-            raise self.source.changed()
-        return layers[self.place]
+        for _ in range(2):
+            layers = _last_opened(self.source).layers
+            if self.place < len(layers):
+                layer = layers[self.place]
+                if record_key(layer.operator, self.settings) == self.key:
+                    return layer
+            # What this process still has may be from before the file was written again.
+            _last_opened.cache_clear()
+        raise self.source.changed()
 
     @property
     def resolved(self) -> Settings:
@@ -81,7 +85,7 @@ def run_task(task: LayerTask) -> LayerReport | str:
         return reason_of(error)
     report = analyze_layer(layer, task.resolved)
     if task.records is not None:
-        keep_record(task.records, record_key(layer.operator, task.settings), report)
+        keep_record(task.records, task.key, report)
     return report
 
 

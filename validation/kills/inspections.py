@@ -10,7 +10,9 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -26,13 +28,31 @@ from spectral_conv.inspection._records import find_record
 SIZE = (4, 10, 10)
 # Layers of the models, some 30 ms each; the last two share theirs.
 LAYERS = (6, 10, 3, 3)
-# A driver lives for at most so long after it began, in seconds: with workers it takes one second to start them.
-LIFE = {None: 0.4, 2: 2.0}
+# A driver is killed after it has put up to so many files of results or tables in their places, ...
+STEPS = 8
+# ... and so many seconds more at most: in the middle of a layer, of a file, of a table.
+JITTER = 0.05
 # Workers that lost their driver end within this time.
 PATIENCE = 30.0
 # A run that is not through after so many kills is left alone at last.
 KILLS_PER_RUN = 8
 VOLATILE = ("seconds",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """A killed driver.
+
+    Attributes
+    ----------
+    complaint : str or None
+        What is wrong with the store.
+    steps : tuple of int
+        Numbers of results of layers and of tables that were there.
+    """
+
+    complaint: str | None
+    steps: tuple[int, int]
 
 
 def saved_models(folder: Path) -> list[Path]:
@@ -60,7 +80,7 @@ def tables(store: Path) -> dict[str, xr.Dataset]:
     found = {}
     for group in store.iterdir():
         if not group.name.startswith("."):
-            table = xr.open_zarr(store, group=group.name).load().drop_vars(VOLATILE)
+            table = xr.open_zarr(group).load().drop_vars(VOLATILE)
             found[table.attrs["path"]] = table.drop_attrs(deep=False)
     return found
 
@@ -84,8 +104,16 @@ def check(store: Path, wanted: dict[str, xr.Dataset], kept: dict[str, bytes]) ->
     return found
 
 
-def run_once(paths: list[Path], store: Path, jobs: int | None, life: float | None) -> bool:
-    """Run a driver, kill it after a while unless `life` is None; whether it was through before."""
+def steps(store: Path) -> tuple[int, int]:
+    """Count the results of layers and the tables that are there."""
+    results = sum(1 for _ in store.glob(".layers/*/*.json"))
+    return results, sum(not path.name.startswith(".") for path in store.glob("*"))
+
+
+def run_once(
+    paths: list[Path], store: Path, jobs: int | None, enough: Callable[[], bool] | None, jitter: float = 0.0
+) -> bool:
+    """Run a driver, and kill it when it has done enough unless that is None; whether it was through before."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["validation.kills.inspections"])
     here, there = context.Pipe(duplex=False)
@@ -95,8 +123,11 @@ def run_once(paths: list[Path], store: Path, jobs: int | None, life: float | Non
     try:
         assert here.poll(60.0), "the driver did not start"
         here.recv()
-        through = here.poll(600.0 if life is None else life) and here.recv() == "through"
-        if life is not None and not through:
+        while not here.poll(600.0 if enough is None else 0.002) and enough is not None and not enough():
+            pass
+        through = here.poll(jitter) and here.recv() == "through"
+        assert through or enough is not None, "the driver is not through after ten minutes"
+        if not through:
             os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL), f"the driver failed by itself: {process.exitcode}"
@@ -108,10 +139,8 @@ def run_once(paths: list[Path], store: Path, jobs: int | None, life: float | Non
     return through
 
 
-def random_kills(
-    folder: Path, count: int, seed: int = 0, jobs: Sequence[int | None] = (None, 2)
-) -> Iterator[str | None]:
-    """Kill so many drivers, with workers as in `jobs`; yield what is wrong after each, None where all is well."""
+def random_kills(folder: Path, count: int, seed: int = 0, jobs: Sequence[int | None] = (None, 2)) -> Iterator[Kill]:
+    """Kill so many drivers, with workers as in `jobs`; yield what was there after each, and what is wrong."""
     rng = np.random.default_rng(seed)
     paths = saved_models(folder)
     with one_thread():
@@ -125,8 +154,10 @@ def random_kills(
         while not through:
             workers = jobs[int(rng.integers(len(jobs)))]
             last = kills == KILLS_PER_RUN or killed == count
+            wait = sum(steps(store)) + int(rng.integers(STEPS))
             try:
-                through = run_once(paths, store, workers, None if last else rng.uniform(0.0, LIFE[workers]))
+                enough = None if last else partial(_reached, store, wait)
+                through = run_once(paths, store, workers, enough, rng.uniform(0.0, JITTER))
                 kept = check(store, wanted, kept) if store.exists() else kept
                 assert not through or set(tables(store)) == set(wanted), "tables are missing"
                 assert not through or len(xr.open_datatree(store, engine="zarr").children) == len(wanted)
@@ -137,7 +168,7 @@ def random_kills(
             if complaint or not (through or last):
                 killed += 1
                 kills += 1
-                yield complaint
+                yield Kill(complaint=complaint, steps=steps(store))
 
 
 def main(count: int) -> int:
@@ -147,16 +178,23 @@ def main(count: int) -> int:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         wrong = []
-        for complaint in random_kills(Path(folder), count, seed=time.time_ns()):
-            if complaint:
-                wrong.append(complaint)
-                print(complaint, flush=True)
+        found = []
+        for kill in random_kills(Path(folder), count, seed=time.time_ns()):
+            found.append(kill.steps)
+            if kill.complaint:
+                wrong.append(kill.complaint)
+                print(kill.complaint, flush=True)
         runs = len(list(Path(folder).glob("*.zarr"))) - 1
     print(
-        f"{count} drivers killed at random times while they inspected, {runs} runs in the end through: "
-        f"{len(wrong)} stores wrong; {time.perf_counter() - start:.0f} s"
+        f"{count} drivers killed at random times while they inspected, {sum(layers > 0 for layers, _ in found)} of "
+        f"them with results and {sum(tables > 0 for _, tables in found)} with tables in the store, {runs} runs in "
+        f"the end through: {len(wrong)} stores wrong; {time.perf_counter() - start:.0f} s"
     )
     return 1 if wrong else 0
+
+
+def _reached(store: Path, wanted: int) -> bool:
+    return sum(steps(store)) >= wanted
 
 
 def _wait_for_the_end(group: int) -> None:
