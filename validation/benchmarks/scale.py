@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -103,8 +104,7 @@ def _overhead(count: int) -> Iterator[Row | str]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-    # The quickest rounds: what else the machine does only adds.
-    extra = min(warm) / min(alone) - 1.0
+    extra = statistics.median(w / a for w, a in zip(warm, alone, strict=True)) - 1.0
     yield within(
         f"{count} layers of 16 channels, {1e3 * min(alone) / count:.0f} ms each: overhead of 1 warm worker",
         max(extra, 1e-4),
