@@ -303,6 +303,17 @@ class TestStore:
         assert np.isnan(xr.open_zarr(store, group=group.name)["sigma_min"]).all()
         assert [path.name for path in store.iterdir() if path.name.startswith((".new", ".old"))] == []
 
+    def test_a_table_cut_off_by_a_loss_of_power_is_written_again(self, tmp_path: Path) -> None:
+        paths, store = zoo(tmp_path), tmp_path / "results.zarr"
+        inspected(paths, store)
+        cut = min(path for path in store.iterdir() if not path.name.startswith(".")) / ".zmetadata"
+        whole = cut.read_bytes()
+        cut.write_bytes(whole[:40])
+        InspectionStore(store).consolidate()
+        inspected(paths, store)
+        assert cut.read_bytes() == whole
+        assert len(xr.open_datatree(store, engine="zarr").children) == len(paths)
+
     def test_what_a_killed_run_left_is_swept_up_when_it_is_old(self, tmp_path: Path) -> None:
         store = InspectionStore(tmp_path / "results.zarr").path
         for name in (".new-1", ".old-2", ".new-3"):

@@ -47,10 +47,6 @@ RNG = np.random.default_rng(11)
 KERNELS = [RNG.standard_normal((3, 3, 2, n)).astype(np.float32) for n in (1, 2, 3)]
 
 
-def threads_of_libraries() -> set[str | None]:
-    return {os.getenv(name) for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
-
-
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -168,11 +164,10 @@ class TestOwnProcesses:
         assert "Set a `memory_limit`, or use fewer workers." in report.sigma_max_reason
         assert not found.complete
 
-    def test_one_thread_each_replaced_when_idle_and_ended_in_the_middle_of_their_work(self) -> None:
+    def test_they_are_replaced_when_idle_and_ended_in_the_middle_of_their_work(self) -> None:
         environment = dict(os.environ)
         workers = OwnWorkers(1)
         try:
-            assert workers.submit(threads_of_libraries, time_limit=None).result(60.0) == {"1"}
             pid = workers.submit(os.getpid, time_limit=None).result(60.0)
             os.kill(pid, signal.SIGKILL)
             while any(child.pid == pid for child in active_children()):

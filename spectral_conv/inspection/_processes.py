@@ -8,19 +8,14 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
 
-# Libraries read these when they are loaded, and start so many threads.
-_ONE_THREAD = dict.fromkeys(
-    ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
-_environment = threading.Lock()
 # So often in a row a process may be killed before it is ready.
 _STARTS = 3
 # In this time a process that has closed its pipe ends by itself, with its own exit code.
@@ -32,7 +27,7 @@ class WorkerDiedError(Exception):
 
 
 class OwnWorkers:
-    """Worker processes that live as long as one run, with one thread each; one that dies is replaced.
+    """Worker processes that live as long as one run; one that dies is replaced.
 
     Each has a thread here that hands it one order after the other: no lock and no pipe is shared between processes,
     which one that is killed could leave locked or half written.
@@ -132,13 +127,13 @@ class OwnWorkers:
 
 
 class _Process:
-    """A fresh interpreter whose libraries find one thread in the environment, and the pipe to it."""
+    """A fresh interpreter, and the pipe to it."""
 
     def __init__(self, warm_up: Callable[[], None] | None) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_obey, args=(theirs, warm_up), daemon=True)
-        with theirs, _one_thread_inherited():
+        with theirs:
             self._process.start()
 
     def is_ready(self) -> bool:
@@ -205,18 +200,3 @@ def _end_with_the_driver() -> None:
     assert driver is not None
     driver.join()
     os._exit(1)
-
-
-@contextmanager
-def _one_thread_inherited() -> Iterator[None]:
-    with _environment:
-        before = {name: os.environ.get(name) for name in _ONE_THREAD}
-        os.environ.update(_ONE_THREAD)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value

@@ -115,8 +115,8 @@ class InspectionStore:
         metadata = dict(_ROOT)
         for place in sorted(self.path.iterdir()):
             if not place.name.startswith("."):
-                # No group of ours, or replaced by another run just now.
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                # No group of ours, replaced by another run just now, or cut off by a loss of power.
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
                     part = json.loads((place / COMMIT).read_bytes())["metadata"]
                     metadata |= {f"{place.name}/{key}": value for key, value in part.items()}
         _write_json(self.path / COMMIT, _consolidated(metadata))
@@ -191,8 +191,8 @@ def _put(new: Path, place: Path) -> None:
 
 def _attributes(group: Path) -> dict[str, Any]:
     try:
-        attributes: dict[str, Any] = json.loads((group / ".zattrs").read_bytes())
-    except (OSError, ValueError):
+        attributes: dict[str, Any] = json.loads((group / COMMIT).read_bytes())["metadata"][".zattrs"]
+    except (OSError, ValueError, LookupError):  # none, or cut off by a loss of power: to be written again
         return {}
     return attributes
 
