@@ -122,7 +122,7 @@ GEOMETRIES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
         (sct.gram, {"steps": 2, "domain": "frequencies"}),
         (sct.gram, {"steps": 2, "domain": "pixels", "log": True}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_derivatives_of_both_orders(
     penalty: Any, own: dict[str, Any], shape: tuple[int, ...], size: tuple[int, ...], layer: dict[str, Any]
