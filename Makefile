@@ -30,7 +30,7 @@ test: lint
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-torch: $(VENV)/installed-torch
-	$(BIN)/python -m pytest $(PARALLEL) tests/test_torch_*.py tests/test_models_torch.py tests/test_clip_model.py \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/test_torch_*.py tests/test_models_torch.py tests/test_clip_model.py \
 	  tests/test_examples.py
 	$(BIN)/python -m pytest tests/test_docs.py -k 'README or training'
 
